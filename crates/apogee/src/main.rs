@@ -1,0 +1,3 @@
+//! One binary that can be a name server, a broker, or both.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! What a broker does: publish, pull, offsets, retry, delay. Knows no wire format.

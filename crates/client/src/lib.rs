@@ -1,0 +1,1 @@
+//! Talks to a cluster: producer, consumers, admin.

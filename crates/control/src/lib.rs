@@ -1,0 +1,1 @@
+//! Who serves what: route table, liveness. Pure state machines.

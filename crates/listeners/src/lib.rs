@@ -1,0 +1,1 @@
+//! The doors: each maps one protocol onto the core and back. No decision of its own.

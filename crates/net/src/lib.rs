@@ -1,0 +1,1 @@
+//! Opens sockets and moves bytes. The only crate that does.

@@ -1,0 +1,1 @@
+//! Virtual clock, faulty disk, faulty network, clusters from a seed, history checks.

@@ -1,0 +1,20 @@
+//! Every bound on what a peer can make us keep, by name, with the reason for its number.
+
+/// Upstream's frame bound, length field included; clients use the same (`remoting.md` 1).
+pub const FRAME_LEN_MAX: usize = 16 * 1024 * 1024;
+
+/// Fields of a frame header. The richest request of the protocol has about 25.
+pub const HEADER_FIELDS_MAX: usize = 256;
+
+/// Bytes that parked requests (long polling) may hold in all: 10,000 connections with a few
+/// hundred queues each at about 200 bytes fit; past it a pull is answered at once.
+pub const PARKED_BYTES_MAX: usize = 512 * 1024 * 1024;
+
+/// Messages of one pull, whatever the request says (upstream: `maxTransferCountOnMessageInMemory`).
+pub const PULL_COUNT_MAX: usize = 32;
+
+/// Bytes of one pull (upstream: `maxTransferBytesOnMessageInMemory`).
+pub const PULL_BYTES_MAX: usize = 256 * 1024;
+
+/// Nesting of a JSON body.
+pub const JSON_DEPTH_MAX: usize = 64;

@@ -1,0 +1,38 @@
+//! Tags and their hash, by which a consume queue is filtered. Spec `messages.md` 7.
+
+/// Java's `String.hashCode`: over UTF-16 units, wrapping.
+#[must_use]
+pub fn java_hash(text: &str) -> i32 {
+    java_hash_continue(0, text)
+}
+
+/// [`java_hash`] of a text whose beginning hashed to `hash`: hashes `topic#key` without joining.
+#[must_use]
+pub fn java_hash_continue(hash: i32, text: &str) -> i32 {
+    let step = |hash: i32, unit: i32| hash.wrapping_mul(31).wrapping_add(unit);
+    if text.is_ascii() {
+        text.bytes().fold(hash, |hash, byte| step(hash, i32::from(byte)))
+    } else {
+        text.encode_utf16().fold(hash, |hash, unit| step(hash, i32::from(unit)))
+    }
+}
+
+/// The tag code of a consume-queue unit: 0 without tags.
+#[must_use]
+pub fn code(tags: Option<&str>) -> i64 {
+    tags.filter(|tags| !tags.is_empty()).map_or(0, |tags| i64::from(java_hash(tags)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hashes_are_those_of_java() {
+        assert_eq!(java_hash("TagA"), 2_598_919);
+        assert_eq!(java_hash("订单"), 1_129_459);
+        assert_eq!(java_hash("😀"), 1_772_899);
+        assert_eq!(code(None), 0);
+        assert_eq!(java_hash_continue(java_hash("topic#"), "key"), java_hash("topic#key"));
+    }
+}

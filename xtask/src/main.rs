@@ -1,0 +1,3 @@
+//! Tasks of this workspace: tests with foreign clients, benchmarks against Apache RocketMQ.
+
+fn main() {}
