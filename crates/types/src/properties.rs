@@ -77,7 +77,9 @@ pub fn remove(encoded: &mut Vec<u8>, name: &str) {
     }
     let kept: Vec<u8> = encoded
         .split_inclusive(|&byte| byte == PAIR_END)
-        .filter(|pair| !(pair.starts_with(name.as_bytes()) && pair.get(name.len()) == Some(&NAME_END)))
+        .filter(|pair| {
+            !(pair.starts_with(name.as_bytes()) && pair.get(name.len()) == Some(&NAME_END))
+        })
         .flatten()
         .copied()
         .collect();

@@ -23,6 +23,14 @@ impl Output {
         self.pieces.push((self.bytes.len(), piece));
     }
 
+    /// Moves everything from `other` to the end.
+    pub fn append(&mut self, other: &mut Self) {
+        let copied = self.bytes.len();
+        self.bytes.append(&mut other.bytes);
+        self.pieces.extend(other.pieces.drain(..).map(|(at, piece)| (copied + at, piece)));
+        self.pieces_len += std::mem::take(&mut other.pieces_len);
+    }
+
     /// Length of everything, copied and referenced.
     #[must_use]
     pub fn len(&self) -> usize {
