@@ -9,6 +9,7 @@ pub mod names;
 pub mod offset;
 pub mod properties;
 pub mod record;
+pub mod settings;
 pub mod tags;
 
 pub use clock::{Clock, Millis, SystemClock};

@@ -1,0 +1,89 @@
+//! The settings of a store. Meaning and defaults: spec `config.md` 2.2.
+
+use super::settings;
+use super::value::{BrokerRole, FlushMode, Hours};
+
+settings! {
+    /// How messages are kept.
+    StoreSettings {
+        /// Directory of everything that is kept. Unset: `store` in the home directory.
+        "storePathRootDir" store_path_root_dir: String = String::new(), AtRestart important;
+        /// Directory of the commit log. Unset: `commitlog` in the root directory.
+        "storePathCommitLog" store_path_commit_log: String = String::new(), AtRestart important;
+        /// Length of one commit-log file in bytes. Fixed for the life of a store.
+        "mappedFileSizeCommitLog" mapped_file_size_commit_log: u64 = 1 << 30, AtRestart;
+        /// Length of one consume-queue file in bytes, 20 a message. Fixed for the life of a store.
+        "mappedFileSizeConsumeQueue" mapped_file_size_consume_queue: u64 = 6_000_000, AtRestart;
+        /// Largest body in bytes.
+        "maxMessageSize" max_message_size: u32 = 4 << 20, Live;
+        /// Role of this broker within the brokers of its name.
+        "brokerRole" broker_role: BrokerRole = BrokerRole::AsyncMaster, AtRestart important;
+
+        /// When a send is acknowledged: after the write, or after the device has it.
+        "flushDiskType" flush_disk_type: FlushMode = FlushMode::Async, AtRestart important;
+        /// How long an acknowledgement waits for the device, in ms.
+        "syncFlushTimeout" sync_flush_timeout: u64 = 5000, Live;
+        /// How often the commit log is flushed with ASYNC_FLUSH, in ms.
+        "flushIntervalCommitLog" flush_interval_commit_log: u64 = 500, Live important;
+        /// Pages of 4 KiB below which such a flush may wait.
+        "flushCommitLogLeastPages" flush_commit_log_least_pages: u32 = 4, Live;
+        /// How long it may wait, in ms.
+        "flushCommitLogThoroughInterval" flush_commit_log_thorough_interval: u64 = 10_000, Live;
+        /// How often consume queues are flushed, in ms.
+        "flushIntervalConsumeQueue" flush_interval_consume_queue: u64 = 1000, Live;
+        /// Pages of 4 KiB below which such a flush may wait.
+        "flushConsumeQueueLeastPages" flush_consume_queue_least_pages: u32 = 2, Live;
+        /// How long it may wait, in ms.
+        "flushConsumeQueueThoroughInterval" flush_consume_queue_thorough_interval: u64 = 60_000, Live;
+        /// Whether checksums are verified after an unclean stop.
+        "checkCRCOnRecover" check_crc_on_recover: bool = true, AtRestart;
+
+        /// Whether messages are found by key and id.
+        "messageIndexEnable" message_index_enable: bool = true, Live important;
+        /// Slots of an index file. Fixed for the life of a store.
+        "maxHashSlotNum" max_hash_slot_num: u32 = 5_000_000, AtRestart;
+        /// Entries of an index file. Fixed for the life of a store.
+        "maxIndexNum" max_index_num: u32 = 20_000_000, AtRestart;
+        /// Results of a query by key, at most.
+        "maxMsgsNumBatch" max_msgs_num_batch: u32 = 64, Live;
+        /// Results of a query by id, at most.
+        "defaultQueryMaxNum" default_query_max_num: u32 = 32, Live;
+
+        /// Hours after which a file may be deleted.
+        "fileReservedTime" file_reserved_time: u32 = 72, Live important;
+        /// Hours of the day at which files are deleted.
+        "deleteWhen" delete_when: Hours = Hours(vec![4]), Live important;
+        /// How often retention looks, in ms.
+        "cleanResourceInterval" clean_resource_interval: u64 = 10_000, AtRestart;
+        /// Pause between two deletions, in ms.
+        "deleteCommitLogFilesInterval" delete_commit_log_files_interval: u64 = 100, Live;
+        /// Files deleted in one run, at most.
+        "deleteFileBatchMax" delete_file_batch_max: u32 = 10, Live important;
+        /// Percent of the disk above which old files are deleted at any hour; 10 to 95.
+        "diskMaxUsedSpaceRatio" disk_max_used_space_ratio: u8 = 75, Live;
+        /// Percent of the disk above which the oldest files go whatever their age; 30 to 85.
+        "diskSpaceCleanForciblyRatio" disk_space_clean_forcibly_ratio: u8 = 85, Live;
+        /// Percent of the disk above which sends are refused; 35 to 90.
+        "diskSpaceWarningLevelRatio" disk_space_warning_level_ratio: u8 = 90, Live;
+        /// Whether files younger than fileReservedTime may be deleted on a full disk.
+        "cleanFileForciblyEnable" clean_file_forcibly_enable: bool = true, Live important;
+
+        /// Bytes of one pull from memory, at most.
+        "maxTransferBytesOnMessageInMemory" max_transfer_bytes_on_message_in_memory: u32 = 256 << 10, Live important;
+        /// Messages of one pull from memory, at most.
+        "maxTransferCountOnMessageInMemory" max_transfer_count_on_message_in_memory: u32 = 32, Live important;
+        /// Bytes of one pull from disk, at most.
+        "maxTransferBytesOnMessageInDisk" max_transfer_bytes_on_message_in_disk: u32 = 64 << 10, Live important;
+        /// Messages of one pull from disk, at most.
+        "maxTransferCountOnMessageInDisk" max_transfer_count_on_message_in_disk: u32 = 8, Live important;
+        /// Percent of the machine's memory that counts as recently written.
+        "accessMessageInMemoryMaxRatio" access_message_in_memory_max_ratio: u8 = 40, Live important;
+        /// Bytes of a consume queue that one filtered pull looks through.
+        "maxFilterMessageSize" max_filter_message_size: u32 = 16_000, Live;
+
+        /// Port for slaves. 0: one more than listenPort.
+        "haListenPort" ha_listen_port: i32 = 0, AtRestart;
+        /// Address of the master for slaves. Unset: as the name server says.
+        "haMasterAddress" ha_master_address: String = String::new(), AtRestart important;
+    }
+}
