@@ -8,7 +8,8 @@ settings! {
         /// Name of the set of a master and its slaves. Unset: the name of the host.
         "brokerName" broker_name: String = String::new(), AtRestart important;
         /// Name of the cluster that this broker belongs to.
-        "brokerClusterName" broker_cluster_name: String = "DefaultCluster".into(), AtRestart important;
+        "brokerClusterName" broker_cluster_name: String =
+            "DefaultCluster".into(), AtRestart important;
         /// 0 is a master, above 0 a slave.
         "brokerId" broker_id: i64 = 0, AtRestart important;
         /// Name servers to register with, `host:port;host:port`.
@@ -40,7 +41,8 @@ settings! {
         /// Whether groups of the system are created when they first consume.
         "enableCreateSysGroup" enable_create_sys_group: bool = true, Live;
         /// Whether system topics are protected from changes.
-        "validateSystemTopicWhenUpdateTopic" validate_system_topic_when_update_topic: bool = true, Live;
+        "validateSystemTopicWhenUpdateTopic" validate_system_topic_when_update_topic: bool =
+            true, Live;
         /// Whether topics may take messages of every type.
         "enableMixedMessageType" enable_mixed_message_type: bool = false, Live;
 

@@ -1,5 +1,5 @@
-//! Keys that Apache RocketMQ knows and Apogee does not, old and misspelt ones, and the nearest key to
-//! one that nobody knows. Reasons and history: spec `config.md` 2 and 7.
+//! Keys that Apache RocketMQ knows and Apogee does not, old and misspelt ones, and the key nearest
+//! to one that nobody knows. Reasons and history: spec `config.md` 2 and 7.
 
 use super::{BrokerSettings, NamesrvSettings, NetSettings, Settings, StoreSettings};
 
@@ -171,6 +171,85 @@ const IGNORED: &[(&str, &str)] = &[
         estimateAccumulation metricsOtelCardinalityLimit enableRemotingMetrics
         enableMessageStoreMetrics enablePopMetrics enableConnectionMetrics
         enableTransactionMetrics enableStatsMetrics enableRequestMetrics enableLagAndDlqMetrics",
+    ),
+    (
+        "it belongs to a feature that Apogee does not have yet, or does in another way",
+        "accessMessageInMemoryHotRatio allAckInSyncStateSet appendAckAsync appendCkAsync
+        appendTopicForTimerDeleteKey asyncLearner bitMapLengthConsumeQueueExt
+        bottomMostCompressionTypeForConsumeQueueStore broadcastOffsetExpireMaxSecond
+        broadcastOffsetExpireSecond brokerElectionPriority brokerHeartbeatInterval
+        cgColdReadThreshold checkCommitLogOffsetOnRecover checkSyncStateSetPeriod
+        cleanRocksDBDirtyCQIntervalMin clearRetryTopicWhenDeleteTopic clusterTest
+        coldCtrStrategyEnable coldDataFlowControlEnable coldDataScanEnable
+        combineAssignOffsetCQType combineCQEnableCheckSelf combineCQLoadingCQTypes
+        combineCQMaxExtraSearchCommitLogFiles combineCQPreferCQType
+        combineCQUseRocksdbForLmq compactionCqMappedFileSize compactionMappedFileSize
+        compactionScheduleInternal compactionThreadNum compatibleWithOldNameSrv
+        configBlackList consumerFallbehindThreshold controllerAddr
+        controllerHeartBeatTimeoutMills defaultPopShareQueueNum
+        delayOffsetUpdateVersionStep disappearTimeAfterStart dLegerGroup dLegerPeers
+        dLegerSelfId enableAutoInSyncReplicas enableBatchPush enableBroadcastOffsetStore
+        enableLiteEventMode enableLitePopLog enableLmqQuota enableLmqStats
+        enableNotifyAfterPopOrderLockRelease enableNotifyBeforePopCalculateLag
+        enablePopBatchAck enablePopBufferMerge enableRegisterProducer enableRocksDBLog
+        enableRunningFlagsInFlush enableScheduleAsyncDeliver enableSingleTopicRegister
+        enableSplitMetadata enableSplitRegistration expectConsumerNumUseFilter
+        fetchControllerAddrByDnsLookup fetchNamesrvAddrInterval filterDataCleanTimeSpan
+        forwardTimeout globalColdReadThreshold haFlowControlEnable haHousekeepingInterval
+        haMaxTimeSlaveNotCatchup haSendHeartbeatInterval haTransferBatchSize
+        indexFileReadEnable indexFileWriteEnable indexRocksDBEnable
+        initPopOffsetByCheckMsgInMem isScanAvailableNameSrv
+        iteratorWhenUseRocksdbConsumeQueue liteEventCheckInterval
+        liteEventFullDispatchDelayTime liteEventFullDispatchDelayTimeForWildcardGroup
+        liteLagCountMetricsEnable liteLagLatencyCollectEnable liteLagLatencyMetricsEnable
+        liteLagLatencyTopK liteSubscriptionCheckInterval liteSubscriptionCheckTimeoutMills
+        liteTtlCheckInterval loadBalancePollNameServerInterval
+        logicalDiskSpaceCleanForciblyThreshold mappedFileSizeConsumeQueueExt
+        mappedFileSizeTimerLog mapperFileSizeBatchConsumeQueue maxChecksumRange
+        maxClientEventCount maxErrorRateOfBloomFilter maxHaTransferByteInSecond
+        maxLiteSubscriptionCount maxMessageFilterNumForNotification maxOffsetMapSize
+        maxPopPollingSize maxRocksDBIndexQueryDays memTableFlushIntervalMs
+        metricGrpcExporterIntervalInMills metricGrpcExporterTimeOutInMills
+        metricLoggingExporterIntervalInMills metricsExportBatchMaxDataPoints
+        metricsGrpcExporterHeader metricsGrpcExporterTarget metricsInDelta metricsLabel
+        metricsPromExporterHost metricsPromExporterPort minLiteTTl offsetCheckInSlave
+        persistConsumerOffsetIncrementally popCkMaxBufferSize popCkOffsetMaxQueueSize
+        popCkStayBufferTime popCkStayBufferTimeOut popConsumerFSServiceInit
+        popConsumerKVServiceEnable popConsumerKVServiceInit popConsumerKVServiceLog
+        popFromRetryProbability popFromRetryProbabilityForPriority
+        popInflightMessageThreshold popLongPollingForceNotifyInterval
+        popPollingMapExpireTimeSeconds popPollingMapSize popPollingSize
+        popResponseReturnActualRetryTopic popReviveConcurrency popReviveMaxAttemptTimes
+        popReviveMaxReturnSizePerRead popReviveSkipIfGroupAbsent preferredLeaderId
+        priorityOrderAsc productEnvName readUnCommitted realTimePersistRocksDBConfig
+        recheckReputOffsetFromCq replicasPerDiskPartition
+        retrieveMessageFromPopRetryTopicV1 reviveAckWaitMs reviveInterval reviveMaxSlow
+        reviveQueueNum reviveScanTime rocksdbCompressionType rocksdbCQDoubleWriteEnable
+        rocksdbFlushWalFrequency rocksdbWalFileRollingThreshold sampleSteps
+        scanAvailableNameSrv scheduleAsyncDeliverMaxPendingLimit
+        scheduleAsyncDeliverMaxResendNum2Blocked sendHeartbeatTimeoutMillis
+        shutdownWaitTimeSeconds skipPreOnline skipWhenCKRePutReachMaxTimes slaveTimeout
+        socksProxyConfig splitMetadataSize splitRegistrationSize statRocksDBCQIntervalSec
+        storePathBrokerIdentity storePathDLedgerCommitLog storePathEpochFile
+        syncBrokerMemberGroupPeriod syncBrokerMetadataPeriod syncControllerMetadataPeriod
+        syncFromLastFile syncMasterFlushOffsetWhenStartup timerCheckMetricsWhen
+        timerColdDataCheckIntervalMs timerCongestNumEachSlot timerEnableCheckMetrics
+        timerEnableDisruptor timerEnableRetryUntilSuccess timerFlushIntervalMs
+        timerMaxDelaySec timerMetricSmallThreshold timerPrecisionMs
+        timerProgressLogIntervalMs timerRecallToTimelineEnable
+        timerRecallToTimeWheelEnable timerReputServiceCorePoolSize
+        timerReputServiceMaxPoolSize timerReputServiceQueueCapacity
+        timerRocksDBPrecisionMs timerRocksDBRollIntervalHours timerRocksDBRollMaxTps
+        timerRocksDBRollRangeHours timerRocksDBStopScan timerRocksDBTimeExpiredMaxTps
+        timerRollWindowSlot timerSkipUnknownError timerStopDequeue timerStopEnqueue
+        timerWarmEnable timerWheelSnapshotFlush timerWheelSnapshotIntervalMs
+        transactionCheckInterval transactionCheckMax transactionCheckRocksdbCoreThreads
+        transactionCheckRocksdbMaxThreads transactionCheckRocksdbQueueCapacity
+        transactionMetricFlushInterval transactionOpBatchInterval transactionOpMsgMaxSize
+        transactionTimeOut transWriteOriginTransHalfEnable updateNameServerAddrPeriod
+        useMessageFilterForNotification usePIDColdCtrStrategy useSeparateRetryQueue
+        useSeparateStorePathForRocksdbCQ useSingleRocksDBForAllConfigs
+        useStaticSubscription",
     ),
 ];
 

@@ -7,7 +7,8 @@ settings! {
     NamesrvSettings {
         /// Port for clients and brokers.
         "listenPort" listen_port: u16 = 9876, AtRestart;
-        /// File of the key-value configuration. Unset: `namesrv/kvConfig.json` in the home directory.
+        /// File of the key-value configuration. Unset: `namesrv/kvConfig.json` in the
+        /// home directory.
         "kvConfigPath" kv_config_path: String = String::new(), AtRestart;
         /// File that updates of the configuration are written to. Unset: the file given by `-c`.
         "configStorePath" config_store_path: String = String::new(), AtRestart;
@@ -30,6 +31,7 @@ settings! {
         /// How long, in s.
         "waitSecondsForService" wait_seconds_for_service: u64 = 45, Live;
         /// Whether a full registration drops topics that it does not name.
-        "deleteTopicWithBrokerRegistration" delete_topic_with_broker_registration: bool = false, Live;
+        "deleteTopicWithBrokerRegistration" delete_topic_with_broker_registration: bool =
+            false, Live;
     }
 }

@@ -8,7 +8,8 @@ settings! {
         /// Address on which the server listens.
         "bindAddress" bind_address: String = "0.0.0.0".into(), AtRestart;
         /// Silence after which a connection is closed, in s.
-        "serverChannelMaxIdleTimeSeconds" server_channel_max_idle_time_seconds: u64 = 120, AtRestart;
+        "serverChannelMaxIdleTimeSeconds" server_channel_max_idle_time_seconds: u64 =
+            120, AtRestart;
         /// Send buffer of a connection in bytes; 0: the system decides.
         "serverSocketSndBufSize" server_socket_snd_buf_size: u32 = 0, AtRestart;
         /// Receive buffer of a connection in bytes; 0: the system decides.
@@ -16,7 +17,8 @@ settings! {
         /// Time limit for connecting to another server, in ms.
         "connectTimeoutMillis" connect_timeout_millis: u64 = 3000, AtRestart;
         /// Silence after which a connection to another server is closed, in s.
-        "clientChannelMaxIdleTimeSeconds" client_channel_max_idle_time_seconds: u64 = 120, AtRestart;
+        "clientChannelMaxIdleTimeSeconds" client_channel_max_idle_time_seconds: u64 =
+            120, AtRestart;
         /// Whether clients are told to go elsewhere while the server stops.
         "enableShutdownGracefully" enable_shutdown_gracefully: bool = false, AtRestart;
     }

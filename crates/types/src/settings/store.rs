@@ -34,7 +34,8 @@ settings! {
         /// Pages of 4 KiB below which such a flush may wait.
         "flushConsumeQueueLeastPages" flush_consume_queue_least_pages: u32 = 2, Live;
         /// How long it may wait, in ms.
-        "flushConsumeQueueThoroughInterval" flush_consume_queue_thorough_interval: u64 = 60_000, Live;
+        "flushConsumeQueueThoroughInterval" flush_consume_queue_thorough_interval: u64 =
+            60_000, Live;
         /// Whether checksums are verified after an unclean stop.
         "checkCRCOnRecover" check_crc_on_recover: bool = true, AtRestart;
 
@@ -69,13 +70,17 @@ settings! {
         "cleanFileForciblyEnable" clean_file_forcibly_enable: bool = true, Live important;
 
         /// Bytes of one pull from memory, at most.
-        "maxTransferBytesOnMessageInMemory" max_transfer_bytes_on_message_in_memory: u32 = 256 << 10, Live important;
+        "maxTransferBytesOnMessageInMemory" max_transfer_bytes_on_message_in_memory: u32 =
+            256 << 10, Live important;
         /// Messages of one pull from memory, at most.
-        "maxTransferCountOnMessageInMemory" max_transfer_count_on_message_in_memory: u32 = 32, Live important;
+        "maxTransferCountOnMessageInMemory" max_transfer_count_on_message_in_memory: u32 =
+            32, Live important;
         /// Bytes of one pull from disk, at most.
-        "maxTransferBytesOnMessageInDisk" max_transfer_bytes_on_message_in_disk: u32 = 64 << 10, Live important;
+        "maxTransferBytesOnMessageInDisk" max_transfer_bytes_on_message_in_disk: u32 =
+            64 << 10, Live important;
         /// Messages of one pull from disk, at most.
-        "maxTransferCountOnMessageInDisk" max_transfer_count_on_message_in_disk: u32 = 8, Live important;
+        "maxTransferCountOnMessageInDisk" max_transfer_count_on_message_in_disk: u32 =
+            8, Live important;
         /// Percent of the machine's memory that counts as recently written.
         "accessMessageInMemoryMaxRatio" access_message_in_memory_max_ratio: u8 = 40, Live important;
         /// Bytes of a consume queue that one filtered pull looks through.

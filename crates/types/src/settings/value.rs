@@ -1,4 +1,5 @@
-//! What a setting can hold: text to value and back. Java's rules, spec `config.md` 1.2, made strict.
+//! What a setting can hold: text to value and back. Java's rules (spec `config.md` 1.2), made
+//! strict.
 
 use super::SettingError;
 
