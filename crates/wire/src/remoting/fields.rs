@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::cell::Cell;
 
+use super::table::FieldInfo;
+
 /// Where one field lies in its header's text. Kept apart from the text, so that one list serves
 /// every frame of a connection.
 #[derive(Debug, Clone, Copy)]
@@ -51,6 +53,8 @@ pub enum FieldError {
 
 /// Typed header fields of a request or response.
 pub trait Fields<'a>: Sized {
+    /// Their names and types, for the manual.
+    const LIST: &'static [FieldInfo];
     fn decode(fields: &ExtFields<'a>) -> Result<Self, FieldError>;
     fn encode(&self, put: &mut dyn PutFields);
 }
@@ -66,6 +70,8 @@ pub trait PutFields {
 
 /// A type that a field can have.
 pub trait FieldType<'a>: Sized {
+    /// A field of this type may be absent.
+    const OPTIONAL: bool = false;
     fn decode(name: &'static str, value: Option<Text<'a>>) -> Result<Self, FieldError>;
     fn encode(&self, name: &'static str, put: &mut dyn PutFields);
 }
@@ -294,6 +300,8 @@ fn number<T: std::str::FromStr>(
 
 /// An absent field is `None`; so is an empty one, which the binary header cannot tell from it.
 impl<'a, T: FieldType<'a>> FieldType<'a> for Option<T> {
+    const OPTIONAL: bool = true;
+
     fn decode(name: &'static str, value: Option<Text<'a>>) -> Result<Self, FieldError> {
         match value.filter(|text| !text.is_empty()) {
             None => Ok(None),

@@ -42,7 +42,10 @@ pub enum HeaderError {
 
 impl<'a> Header<'a> {
     /// Reads the header of `frame`. `index` is scratch space, overwritten.
-    pub fn parse(frame: &FrameRef<'a>, index: &'a mut Vec<FieldIndex>) -> Result<Self, HeaderError> {
+    pub fn parse(
+        frame: &FrameRef<'a>,
+        index: &'a mut Vec<FieldIndex>,
+    ) -> Result<Self, HeaderError> {
         index.clear();
         match frame.encoding {
             HeaderEncoding::Json => {

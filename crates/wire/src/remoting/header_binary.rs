@@ -139,7 +139,10 @@ mod tests {
         let mut index = Vec::new();
         let header = parse(HEADER, &mut index).unwrap();
         assert_eq!((header.code, header.opaque, header.flag), (10, 9, 0));
-        assert_eq!(sorted(&header.fields), [("a", ""), ("b", "x")].map(|(n, v)| (n.into(), v.into())));
+        assert_eq!(
+            sorted(&header.fields),
+            [("a", ""), ("b", "x")].map(|(n, v)| (n.into(), v.into()))
+        );
         for cut in 0..HEADER.len() {
             assert!(parse(&HEADER[..cut], &mut Vec::new()).is_err(), "cut at {cut}");
         }

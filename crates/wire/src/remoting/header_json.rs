@@ -338,7 +338,8 @@ fn plain_len(bytes: &[u8]) -> usize {
     let mut at = 0;
     while let Some(chunk) = bytes.get(at..at + 8) {
         let word = u64::from_le_bytes(chunk.try_into().expect("eight bytes"));
-        let found = zero_bytes(word ^ (ONES * b'"' as u64)) | zero_bytes(word ^ (ONES * b'\\' as u64));
+        let found =
+            zero_bytes(word ^ (ONES * b'"' as u64)) | zero_bytes(word ^ (ONES * b'\\' as u64));
         if found != 0 {
             return at + (found.trailing_zeros() / 8) as usize;
         }
@@ -378,7 +379,9 @@ mod tests {
 
     #[test]
     fn malformed_headers_are_errors_that_name_the_place() {
-        for text in ["", "{", "{\"code\":}", "{\"code\":1", "[]", "{\"a\":\"\\x\"}", "{\"a\":\"\\u12\"}"] {
+        for text in
+            ["", "{", "{\"code\":}", "{\"code\":1", "[]", "{\"a\":\"\\x\"}", "{\"a\":\"\\u12\"}"]
+        {
             assert!(matches!(read(text), Err(HeaderError::Json { .. })), "{text}");
         }
         assert_eq!(read("{\"code\":1}x"), Err(HeaderError::Json { at: 10, expected: "the end" }));

@@ -1,8 +1,10 @@
 //! The macros behind the one table of requests ([`super::requests`]).
 
-use super::fields::{FieldError, Fields};
+use std::fmt;
+
 #[doc(hidden)]
 pub use super::fields::{ExtFields, FieldType, PutFields};
+use super::fields::{FieldError, Fields};
 
 /// What a caller must be allowed to do. Checked, once authentication is on, before the handler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,14 +32,34 @@ pub struct RequestInfo {
     pub name: &'static str,
     pub permission: Permission,
     pub fields: &'static [FieldInfo],
+    /// The fields of the answer.
+    pub response: &'static [FieldInfo],
 }
 
-/// One header field of a request.
-#[derive(Debug, Clone, Copy)]
+/// One header field. Its `Display` is that of the specification: `offset l`, `topic s?`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FieldInfo {
     /// The name on the wire.
     pub name: &'static str,
+    /// Our type, as written in the table.
     pub kind: &'static str,
+    /// It may be absent.
+    pub optional: bool,
+}
+
+impl fmt::Display for FieldInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = self.kind.strip_prefix("Option<").unwrap_or(self.kind);
+        let letter = match kind.trim_end_matches('>') {
+            "i32" => "i",
+            "i64" => "l",
+            "bool" => "b",
+            "f64" => "d",
+            _ => "s",
+        };
+        let optional = if self.optional { "?" } else { "" };
+        write!(f, "{} {letter}{optional}", self.name)
+    }
 }
 
 /// A request of the remoting protocol: its code, its fields, and the fields that answer it.
@@ -55,6 +77,8 @@ pub trait Request: 'static {
 pub struct Empty;
 
 impl<'a> Fields<'a> for Empty {
+    const LIST: &'static [FieldInfo] = &[];
+
     fn decode(_: &ExtFields<'a>) -> Result<Self, FieldError> {
         Ok(Self)
     }
@@ -74,7 +98,19 @@ macro_rules! wire_name {
     };
 }
 
-/// A struct whose members are header fields.
+/// Whether a field of this type, or with this default, may be absent.
+#[macro_export]
+#[doc(hidden)]
+macro_rules! is_optional {
+    ($type:ty = $default:expr) => {
+        true
+    };
+    ($type:ty) => {
+        <$type as $crate::remoting::table::FieldType>::OPTIONAL
+    };
+}
+
+/// A struct whose members are header fields, or, with `[Other]`, one that wraps another such.
 #[macro_export]
 #[doc(hidden)]
 macro_rules! fields {
@@ -92,6 +128,14 @@ macro_rules! fields {
         }
 
         impl<'a> $crate::remoting::Fields<'a> for $name $(<$life>)? {
+            const LIST: &'static [$crate::remoting::table::FieldInfo] = &[
+                $( $crate::remoting::table::FieldInfo {
+                    name: $crate::wire_name!($field $($wire)?),
+                    kind: stringify!($type),
+                    optional: $crate::is_optional!($type $(= $default)?),
+                } ),*
+            ];
+
             fn decode(
                 fields: &$crate::remoting::ExtFields<'a>,
             ) -> Result<Self, $crate::remoting::FieldError> {
@@ -115,6 +159,26 @@ macro_rules! fields {
             }
         }
     };
+    ($(#[$doc:meta])* $name:ident $(<$life:lifetime>)? [$other:ident]) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq)]
+        pub struct $name $(<$life>)? (pub $crate::with_life!($other $($life $life)?));
+
+        impl<'a> $crate::remoting::Fields<'a> for $name $(<$life>)? {
+            const LIST: &'static [$crate::remoting::table::FieldInfo] =
+                <$crate::with_life!($other $($life 'static)?) as $crate::remoting::Fields>::LIST;
+
+            fn decode(
+                fields: &$crate::remoting::ExtFields<'a>,
+            ) -> Result<Self, $crate::remoting::FieldError> {
+                $crate::remoting::Fields::decode(fields).map(Self)
+            }
+
+            fn encode(&self, put: &mut dyn $crate::remoting::PutFields) {
+                self.0.encode(put);
+            }
+        }
+    };
 }
 
 /// Requests: `code NAME Type (Permission) { fields } -> Response;`
@@ -123,28 +187,20 @@ macro_rules! fields {
 macro_rules! requests {
     ($(
         $(#[$doc:meta])*
-        $code:literal $upstream:ident $name:ident $(<$life:lifetime>)? ($permission:ident) {
-            $( $(#[$field_doc:meta])* $field:ident $($wire:literal)? : $type:ty $(= $default:expr)? ),*
-            $(,)?
-        } -> $response:ident $(<$response_life:lifetime>)? ;
+        $code:literal $upstream:ident $name:ident $(<$life:lifetime>)? ($permission:ident)
+        $fields:tt -> $response:ident $(<$response_life:lifetime>)? ;
     )*) => {
         $(
-            $crate::fields! {
-                $(#[$doc])*
-                $name $(<$life>)? {
-                    $( $(#[$field_doc])* $field $($wire)? : $type $(= $default)? ),*
-                }
-            }
+            $crate::fields! { $(#[$doc])* $name $(<$life>)? $fields }
 
             impl $crate::remoting::Request for $crate::with_life!($name $($life 'static)?) {
                 const INFO: $crate::remoting::RequestInfo = $crate::remoting::RequestInfo {
                     code: $code,
                     name: stringify!($upstream),
                     permission: $crate::remoting::Permission::$permission,
-                    fields: &[ $( $crate::remoting::table::FieldInfo {
-                        name: $crate::wire_name!($field $($wire)?),
-                        kind: stringify!($type),
-                    } ),* ],
+                    fields: <Self as $crate::remoting::Fields<'static>>::LIST,
+                    response: <$crate::with_life!($response $($response_life 'static)?)
+                        as $crate::remoting::Fields<'static>>::LIST,
                 };
                 type At<'a> = $crate::with_life!($name $($life 'a)?);
                 type Response<'a> = $crate::with_life!($response $($response_life 'a)?);
@@ -155,6 +211,40 @@ macro_rules! requests {
         pub const REQUESTS: &[$crate::remoting::RequestInfo] = &[
             $( <$crate::with_life!($name $($life 'static)?) as $crate::remoting::Request>::INFO, )*
         ];
+
+        /// Decodes the header fields of a request by its code and writes them again: what a test
+        /// or a fuzzer does with every row. `None` for an unknown code.
+        #[must_use]
+        pub fn reencode(
+            code: i32,
+            fields: &$crate::remoting::ExtFields<'_>,
+            put: &mut dyn $crate::remoting::PutFields,
+        ) -> Option<Result<(), $crate::remoting::FieldError>> {
+            match code {
+                $( $code => Some(
+                    <$crate::with_life!($name $($life '_)?) as $crate::remoting::Fields>::decode(fields)
+                        .map(|request| $crate::remoting::Fields::encode(&request, put))
+                ), )*
+                _ => None,
+            }
+        }
+
+        /// [`reencode`] for the response to a request of this code.
+        #[must_use]
+        pub fn reencode_response(
+            code: i32,
+            fields: &$crate::remoting::ExtFields<'_>,
+            put: &mut dyn $crate::remoting::PutFields,
+        ) -> Option<Result<(), $crate::remoting::FieldError>> {
+            match code {
+                $( $code => Some(
+                    <$crate::with_life!($response $($response_life '_)?)
+                        as $crate::remoting::Fields>::decode(fields)
+                        .map(|response| $crate::remoting::Fields::encode(&response, put))
+                ), )*
+                _ => None,
+            }
+        }
     };
 }
 
