@@ -114,7 +114,7 @@ class TopicTest extends Clients {
         String topic = unique("nowhere");
         String known = createTopic(1);
         DefaultMQPullConsumer consumer = pullConsumer(unique("group"));
-        consumer.fetchSubscribeMessageQueues(known); // now it knows the broker
+        consumer.pull(queue(known, 0), "*", 0, 32); // now it knows the broker
         MQBrokerException refused = assertThrows(MQBrokerException.class,
             () -> consumer.pull(new MessageQueue(topic, Server.BROKER_NAME, 0), "*", 0, 32));
         assertEquals(17, refused.getResponseCode());
