@@ -38,9 +38,9 @@ pub struct Key {
     pub important: bool,
 }
 
-/// A table of settings.
-pub trait Settings: Default {
-    const KEYS: &'static [Key];
+/// A table of settings. Each type also lists its keys as `KEYS`.
+pub trait Settings {
+    fn keys(&self) -> &'static [Key];
 
     /// The text of a value, as a file would hold it.
     fn get(&self, key: &str) -> Option<String>;
@@ -48,8 +48,8 @@ pub trait Settings: Default {
     fn set(&mut self, key: &str, text: &str) -> Result<(), SettingError>;
 
     /// Every setting with its text, in the order of the table.
-    fn rows(&self) -> impl Iterator<Item = (&'static Key, String)> {
-        Self::KEYS.iter().filter_map(|key| Some((key, self.get(key.name)?)))
+    fn rows(&self) -> Vec<(&'static Key, String)> {
+        self.keys().iter().filter_map(|key| Some((key, self.get(key.name)?))).collect()
     }
 }
 
@@ -83,13 +83,19 @@ macro_rules! settings {
             }
         }
 
-        impl $crate::settings::Settings for $name {
-            const KEYS: &'static [$crate::settings::Key] = &[ $( $crate::settings::Key {
+        impl $name {
+            pub const KEYS: &'static [$crate::settings::Key] = &[ $( $crate::settings::Key {
                 name: $key,
                 doc: concat!($($doc),+),
                 when: $crate::settings::When::$when,
                 important: settings!(@is $($important)?),
             } ),+ ];
+        }
+
+        impl $crate::settings::Settings for $name {
+            fn keys(&self) -> &'static [$crate::settings::Key] {
+                Self::KEYS
+            }
 
             fn get(&self, key: &str) -> Option<String> {
                 match key {
@@ -134,7 +140,7 @@ mod tests {
 
     #[test]
     fn every_default_reads_back_as_itself() {
-        fn check<S: Settings + PartialEq + fmt::Debug>() {
+        fn check<S: Settings + Default + PartialEq + fmt::Debug>() {
             let mut copy = S::default();
             for (key, text) in S::default().rows() {
                 copy.set(key.name, &text).unwrap_or_else(|error| panic!("{key}: {error}"));

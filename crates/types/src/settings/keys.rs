@@ -1,7 +1,7 @@
 //! Keys that Apache RocketMQ knows and Apogee does not, old and misspelt ones, and the key nearest
 //! to one that nobody knows. Reasons and history: spec `config.md` 2 and 7.
 
-use super::{BrokerSettings, NamesrvSettings, NetSettings, Settings, StoreSettings};
+use super::{BrokerSettings, NamesrvSettings, NetSettings, StoreSettings};
 
 /// What is known about a key that no table declares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
