@@ -3,13 +3,16 @@
 pub mod clock;
 pub mod config;
 pub mod id;
+pub mod json;
 pub mod limits;
 pub mod message;
 pub mod names;
 pub mod offset;
 pub mod properties;
 pub mod record;
+pub mod route;
 pub mod settings;
+pub mod subscription;
 pub mod tags;
 
 pub use clock::{Clock, Millis, SystemClock};

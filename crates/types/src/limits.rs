@@ -18,3 +18,10 @@ pub const PULL_BYTES_MAX: usize = 256 * 1024;
 
 /// Nesting of a JSON body.
 pub const JSON_DEPTH_MAX: usize = 64;
+
+/// Values of a JSON body with its references (`$ref`) unfolded. The richest heartbeat seen has
+/// some hundred; each reference may repeat what it names.
+pub const JSON_REFERENCED_MAX: usize = 100_000;
+
+/// A broker's registration, inflated: 50,000 topics of some 150 bytes, and a margin.
+pub const REGISTER_BODY_LEN_MAX: usize = 32 * 1024 * 1024;

@@ -1,5 +1,7 @@
 //! The protocol that RocketMQ's own clients, tools and servers speak. Spec `remoting.md`.
 
+pub mod batch;
+pub mod bodies;
 pub mod codes;
 pub mod fields;
 pub mod frame;

@@ -97,7 +97,7 @@ requests! {
         force: bool = false,
     } -> Empty;
 
-    /// [`UpdateAndCreateTopic`] for many; body: `TopicConfigList`.
+    /// [`UpdateAndCreateTopic`] for many; body: `CreateTopicListRequestBody`.
     18 UPDATE_AND_CREATE_TOPIC_LIST UpdateAndCreateTopicList (Create) {} -> Empty;
 
     /// All topics; body: `TopicConfigAndMappingSerializeWrapper`.
@@ -123,7 +123,7 @@ requests! {
     /// Never used.
     27 TRIGGER_DELETE_FILES TriggerDeleteFiles (Any) {} -> Empty;
 
-    /// What a broker is doing; body: `KvTable`.
+    /// What a broker is doing; body: `KVTable`.
     28 GET_BROKER_RUNTIME_INFO GetBrokerRuntimeInfo (Get) {} -> Empty;
 
     /// The offset of the first message of a queue that was stored at or after a time.
@@ -198,7 +198,7 @@ requests! {
         transaction_id "transactionId": Option<String>,
     } -> Empty;
 
-    /// The clients of a group; body: `ConsumerIds`.
+    /// The clients of a group; body: `GetConsumerListByGroupResponseBody`.
     38 GET_CONSUMER_LIST_BY_GROUP GetConsumerListByGroup (Sub) {
         consumer_group "consumerGroup": String,
     } -> Empty;
@@ -216,23 +216,23 @@ requests! {
     } -> Empty;
 
     /// Broker to consumer, one-way: the members of your group have changed.
-    40 NOTIFY_CONSUMER_IDS_CHANGED NotifyConsumerIdsChanged (Any) {
+    40 NOTIFY_CONSUMER_IDS_CHANGED NotifyGetConsumerListByGroupResponseBodyChanged (Any) {
         consumer_group "consumerGroup": String,
     } -> Empty;
 
-    /// Locks queues for a client; bodies: `LockBatchRequest`, `LockBatchResponse`.
+    /// Locks queues for a client; bodies: `LockBatchRequestBody`, `LockBatchResponseBody`.
     41 LOCK_BATCH_MQ LockBatchMq (Sub) {} -> Empty;
 
-    /// Unlocks queues; body: `LockBatchRequest`.
+    /// Unlocks queues; body: `LockBatchRequestBody`.
     42 UNLOCK_BATCH_MQ UnlockBatchMq (Sub) {} -> Empty;
 
-    /// All consumer offsets; body: `ConsumerOffsetTable`.
+    /// All consumer offsets; body: `ConsumerOffsetSerializeWrapper`.
     43 GET_ALL_CONSUMER_OFFSET GetAllConsumerOffset (Cluster) {} -> Empty;
 
-    /// How far delayed messages have been delivered; body: `DelayOffsetTable`.
+    /// How far delayed messages have been delivered; body: `DelayOffsetSerializeWrapper`.
     45 GET_ALL_DELAY_OFFSET GetAllDelayOffset (Cluster) {} -> Empty;
 
-    /// Would this subscription be accepted? Body: `CheckClientRequest`.
+    /// Would this subscription be accepted? Body: `CheckClientRequestBody`.
     46 CHECK_CLIENT_CONFIG CheckClientConfig (Sub) {} -> Empty;
 
     /// Never used.
@@ -268,7 +268,7 @@ requests! {
         key: String,
     } -> Empty;
 
-    /// A broker tells a name server what it serves; bodies: `RegisterBrokerBody`, `KvTable`.
+    /// A broker tells a name server what it serves; bodies: `RegisterBrokerBody`, `KVTable`.
     103 REGISTER_BROKER RegisterBroker (Cluster) {
         broker_name "brokerName": String,
         broker_addr "brokerAddr": String,
@@ -372,7 +372,7 @@ requests! {
         topic: String,
     } -> Empty;
 
-    /// Body: `KvTable`.
+    /// Body: `KVTable`.
     219 GET_KVLIST_BY_NAMESPACE GetKvListByNamespace (Get) {
         namespace: String,
     } -> Empty;
@@ -387,7 +387,7 @@ requests! {
         offset: Option<i64>,
     } -> Empty;
 
-    /// Broker to consumer: how far are you? Body: `ConsumerStatus`.
+    /// Broker to consumer: how far are you? Body: `GetConsumerStatusBody`.
     221 GET_CONSUMER_STATUS_FROM_CLIENT GetConsumerStatusFromClient (Any) {
         topic: String,
         group: String,
@@ -405,7 +405,7 @@ requests! {
         offset: Option<i64>,
     } -> Empty;
 
-    /// What [`GetConsumerStatusFromClient`] brings from every client; body: `ConsumerStatus`.
+    /// What [`GetConsumerStatusFromClient`] brings from every client; body: `GetConsumerStatusBody`.
     223 INVOKE_BROKER_TO_GET_CONSUMER_STATUS GetConsumerStatus (Get) {
         topic: String,
         group: String,
@@ -417,7 +417,7 @@ requests! {
         cluster: String,
     } -> Empty;
 
-    /// Body: `GroupConfigList`.
+    /// Body: `SubscriptionGroupList`.
     225 UPDATE_AND_CREATE_SUBSCRIPTIONGROUP_LIST UpdateAndCreateGroupList (Update) {} -> Empty;
 
     /// The groups that read a topic; body: `GroupList`.
@@ -429,7 +429,7 @@ requests! {
     301 REGISTER_FILTER_SERVER RegisterFilterServer (Any) {} -> Empty;
     302 REGISTER_MESSAGE_FILTER_CLASS RegisterMessageFilterClass (Any) {} -> Empty;
 
-    /// How old the messages are that a group reads now; body: `ConsumeTimeSpans`.
+    /// How old the messages are that a group reads now; body: `QueryConsumeTimeSpanBody`.
     303 QUERY_CONSUME_TIME_SPAN QueryConsumeTimeSpan (Get) {
         topic: String,
         group: String,
@@ -450,7 +450,7 @@ requests! {
         jstack_enable "jstackEnable": bool = false,
     } -> Empty;
 
-    /// Body: `CorrectionOffsets`.
+    /// Body: `QueryCorrectionOffsetBody`.
     308 QUERY_CORRECTION_OFFSET QueryCorrectionOffset (Get) {
         /// Separated by `,`.
         filter_groups "filterGroups": Option<String>,
@@ -520,7 +520,7 @@ requests! {
     /// A batch of messages; body: [`super::batch`].
     320 SEND_BATCH_MESSAGE SendBatchMessage<'a> (Pub) [SendMessageV2] -> SendMessageResponse<'a>;
 
-    /// Units of a consume queue; body: `ConsumeQueueUnits`.
+    /// Units of a consume queue; body: `QueryConsumeQueueResponseBody`.
     321 QUERY_CONSUME_QUEUE QueryConsumeQueue (Get) {
         topic: String,
         queue_id "queueId": i32 = 0,
@@ -572,7 +572,7 @@ requests! {
         broker_name "brokerName": String,
     } -> AddWritePermResponse;
 
-    /// Body: `ProducerTable`.
+    /// Body: `ProducerTableInfo`.
     328 GET_ALL_PRODUCER_INFO GetAllProducerInfo (Get) {} -> Empty;
 
     329 DELETE_EXPIRED_COMMITLOG DeleteExpiredCommitLog (Update) {} -> Empty;
@@ -582,7 +582,7 @@ requests! {
         group: String,
     } -> Empty;
 
-    /// Body: `GroupSubscription`.
+    /// Body: `QuerySubscriptionResponseBody`.
     345 QUERY_SUBSCRIPTION_BY_CONSUMER QuerySubscriptionByConsumer (Get) {
         group: String,
         topic: Option<String>,
@@ -627,20 +627,20 @@ requests! {
         recall_handle "recallHandle": String,
     } -> RecallMessageResponse;
 
-    /// Which queues shall I read? Bodies: `QueryAssignmentRequest`, `QueryAssignmentResponse`.
+    /// Which queues shall I read? Bodies: `QueryAssignmentRequestBody`, `QueryAssignmentResponseBody`.
     400 QUERY_ASSIGNMENT QueryAssignment (Sub) {} -> Empty;
 
-    /// Pull or pop for a group and topic; body: `MessageRequestMode`.
+    /// Pull or pop for a group and topic; body: `SetMessageRequestModeRequestBody`.
     401 SET_MESSAGE_REQUEST_MODE SetMessageRequestMode (Update) {} -> Empty;
 
-    /// Body: `MessageRequestModes`.
+    /// Body: `MessageRequestModeSerializeWrapper`.
     402 GET_ALL_MESSAGE_REQUEST_MODE GetAllMessageRequestMode (Cluster) {} -> Empty;
 
     /// [`UpdateAndCreateTopic`] of a static topic; body: `TopicQueueMappingDetail`.
     513 UPDATE_AND_CREATE_STATIC_TOPIC UpdateAndCreateStaticTopic (Create)
         [UpdateAndCreateTopic] -> Empty;
 
-    /// The addresses of a set of brokers; body: `BrokerMemberGroupBody`.
+    /// The addresses of a set of brokers; body: `GetBrokerMemberGroupResponseBody`.
     901 GET_BROKER_MEMBER_GROUP GetBrokerMemberGroup (Get) {
         cluster_name "clusterName": String,
         broker_name "brokerName": String,
@@ -686,7 +686,7 @@ requests! {
         master_address "masterAddress": Option<String>,
     } -> ExchangeBrokerHaInfoResponse;
 
-    /// Body: `HaRuntimeInfo`.
+    /// Body: `HARuntimeInfo`.
     907 GET_BROKER_HA_STATUS GetBrokerHaStatus (Get) {} -> Empty;
 
     908 RESET_MASTER_FLUSH_OFFSET ResetMasterFlushOffset (Cluster) {
@@ -701,7 +701,7 @@ requests! {
         invoke_time_ms "invokeTime": Option<i64>,
     } -> AlterSyncStateSetResponse;
 
-    /// Body: `ElectMasterBody`.
+    /// Body: `ElectMasterResponseBody`.
     1002 CONTROLLER_ELECT_MASTER ElectMaster (Cluster) {
         cluster_name "clusterName": Option<String>,
         broker_name "brokerName": String,
@@ -927,7 +927,7 @@ requests! {
         attempt_id "attemptId": Option<String>,
     } -> PopMessageResponse<'a>;
 
-    /// Body: `LiteSubscriptions`.
+    /// Body: `LiteSubscriptionCtlRequestBody`.
     200071 LITE_SUBSCRIPTION_CTL LiteSubscriptionCtl (Sub) {} -> Empty;
 
     /// A constant without a handler.
@@ -970,7 +970,7 @@ requests! {
         client_id "clientId": Option<String>,
     } -> Empty;
 
-    /// [`AckMessage`] for many; body: `BatchAck`.
+    /// [`AckMessage`] for many; body: `BatchAckMessageRequestBody`.
     200151 BATCH_ACK_MESSAGE BatchAckMessage (Sub) {} -> Empty;
 }
 
