@@ -20,12 +20,14 @@ import org.apache.rocketmq.client.producer.DefaultMQProducer;
 import org.apache.rocketmq.common.consumer.ConsumeFromWhere;
 import org.apache.rocketmq.common.message.Message;
 import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.Order;
 import org.junit.jupiter.api.Test;
 
 /**
  * A topic that lost its beginning to the age limit. Only there do CONSUME_FROM_LAST_OFFSET and _TIMESTAMP mean
  * what they say: on a topic that still has its first message a new group starts with that.
  */
+@Order(1) // the longest, though it only waits
 class RetentionTest extends Clients {
     private Server server;
 

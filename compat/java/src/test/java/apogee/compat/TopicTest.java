@@ -14,6 +14,7 @@ import org.apache.rocketmq.client.exception.MQClientException;
 import org.apache.rocketmq.client.producer.DefaultMQProducer;
 import org.apache.rocketmq.common.TopicConfig;
 import org.apache.rocketmq.common.message.MessageQueue;
+import org.apache.rocketmq.tools.admin.DefaultMQAdminExt;
 import org.junit.jupiter.api.Test;
 
 class TopicTest extends Clients {
@@ -125,7 +126,7 @@ class TopicTest extends Clients {
         String topic = createTopic(1);
         producer().send(message(topic, "m"));
         admin().deleteTopicInBroker(Set.of(server().broker()), topic);
-        admin().deleteTopicInNameServer(Set.of(server().nameServer()), topic);
+        deleteRoute(topic);
         await("no route", () -> {
             try {
                 admin().examineTopicRouteInfo(topic);
@@ -137,5 +138,17 @@ class TopicTest extends Clients {
         // Made anew, it is empty.
         putTopic(topic, 1, 6);
         assertEquals(0, pullConsumer(unique("group")).maxOffset(queue(topic, 0)));
+    }
+
+    /** By reflection: 4.x wants (addresses, topic, cluster), 5.x has no such order of arguments. */
+    private void deleteRoute(String topic) throws Exception {
+        Set<String> nameServers = Set.of(server().nameServer());
+        try {
+            DefaultMQAdminExt.class.getMethod("deleteTopicInNameServer", Set.class, String.class)
+                .invoke(admin(), nameServers, topic);
+        } catch (NoSuchMethodException e) {
+            DefaultMQAdminExt.class.getMethod("deleteTopicInNameServer", Set.class, String.class, String.class)
+                .invoke(admin(), nameServers, topic, "DefaultCluster");
+        }
     }
 }
