@@ -1,3 +1,112 @@
-//! One binary that can be a name server, a broker, or both.
+//! One binary that can be a name server, a broker, or both, and the tools for them.
 
-fn main() {}
+use std::ffi::OsString;
+use std::process::exit;
+
+use anyhow::Context;
+use clap::Parser;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::prelude::*;
+
+use args::{Broker, Cli, Command, Namesrv, Standalone};
+use config::{Config, Role};
+use scripts::Call;
+
+mod args;
+mod config;
+mod greeting;
+mod machine;
+mod roles;
+mod scripts;
+mod steps;
+
+fn main() {
+    let args: Vec<String> = std::env::args_os().map(|arg| arg.to_string_lossy().into()).collect();
+    let result = match scripts::call(&args) {
+        None => run(std::env::args_os().collect()),
+        Some(Call::Ours(ours)) => run(ours),
+        Some(Call::Admin(args)) => exit(scripts::admin(&args)),
+        Some(Call::Shutdown(role)) => scripts::shut_down(role.as_deref()).map(|code| exit(code)),
+        Some(Call::Wrong(message)) => {
+            eprintln!("{message}");
+            exit(1);
+        }
+    };
+    if let Err(error) = result {
+        eprintln!("apogee: {error:#}");
+        exit(1);
+    }
+}
+
+fn run(args: Vec<OsString>) -> anyhow::Result<()> {
+    let cli = Cli::parse_from(args);
+    start_logging(cli.log)?;
+    match cli.command {
+        None => standalone(cli.standalone),
+        Some(Command::Namesrv(args)) => namesrv(args),
+        Some(Command::Broker(args)) => broker(args),
+        Some(Command::Links { dir }) => scripts::link(&dir),
+        Some(Command::Protocol) => Ok(()),
+        Some(Command::Settings) => {
+            greeting::print_manual();
+            Ok(())
+        }
+    }
+}
+
+fn start_logging(level: Option<String>) -> anyhow::Result<()> {
+    let level = level.or_else(|| std::env::var("APOGEE_LOG").ok()).unwrap_or("info".into());
+    let filter: Targets = level.parse().with_context(|| format!("--log {level}"))?;
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    tracing_subscriber::registry().with(lines.with_filter(filter)).init();
+    Ok(())
+}
+
+fn standalone(args: Standalone) -> anyhow::Result<()> {
+    let given = [
+        ("storePathRootDir", args.data.map(|dir| dir.to_string_lossy().into_owned())),
+        ("listenPort", args.broker_port.map(|port| port.to_string())),
+        ("bindAddress", args.bind),
+    ];
+    let config = load(Role::Standalone, args.config.as_deref(), &given)?;
+    roles::standalone(config, args.port.unwrap_or(9876))
+}
+
+fn namesrv(args: Namesrv) -> anyhow::Result<()> {
+    let mut config = load(Role::Namesrv, args.config.as_deref(), &[])?;
+    if args.print {
+        greeting::print_settings(&config.rows(), false);
+        return Ok(());
+    }
+    roles::namesrv(config)
+}
+
+fn broker(args: Broker) -> anyhow::Result<()> {
+    let given = [("namesrvAddr", args.namesrv_addr)];
+    let mut config = load(Role::Broker, args.config.as_deref(), &given)?;
+    if args.print || args.print_important {
+        greeting::print_settings(&config.rows(), !args.print);
+        return Ok(());
+    }
+    roles::broker(config)
+}
+
+fn load(
+    role: Role,
+    file: Option<&std::path::Path>,
+    flags: &[(&'static str, Option<String>)],
+) -> anyhow::Result<Config> {
+    let environment: Vec<(String, String)> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    let given = flags.iter().filter_map(|(key, value)| Some((*key, value.clone()?)));
+    let given: Vec<_> = given.collect();
+    let config = Config::load(role, file, &environment, &given)?;
+    for notice in &config.notices {
+        match notice.is_warning {
+            true => tracing::warn!("{}", notice.text),
+            false => tracing::info!("{}", notice.text),
+        }
+    }
+    Ok(config)
+}

@@ -1,0 +1,110 @@
+//! What a server prints when it is ready, and its settings on demand.
+
+use std::path::Path;
+
+use apogee_types::clock::{Clock, SystemClock};
+use apogee_types::settings::{
+    BrokerSettings, FlushMode, Key, NamesrvSettings, NetSettings, StoreSettings, When,
+};
+use jiff::Timestamp;
+use jiff::tz::offset;
+
+use crate::config::Config;
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// A broker, with a name server in the same process if `name_server_port` says so.
+pub fn broker(config: &Config, addr: &str, name_server_port: Option<u16>) {
+    let BrokerSettings { listen_port, namesrv_addr, broker_name, .. } = &config.broker;
+    let bind = &config.net.bind_address;
+    let fast_port = listen_port.saturating_sub(2);
+    match name_server_port {
+        Some(port) => {
+            println!("Apogee {VERSION} is ready: name server and broker in one process");
+            println!("  listens   {bind}:{port}; the broker also on {listen_port} and {fast_port}");
+        }
+        None => {
+            println!("Apogee {VERSION} is ready: broker {broker_name}");
+            println!("  listens   {bind}:{listen_port} and {fast_port}");
+        }
+    }
+    println!("  stores    {}", absolute(&config.store.store_path_root_dir));
+    println!("  promises  {}", promise(config.store.flush_disk_type));
+    let target = match name_server_port {
+        None | Some(9876) => String::new(),
+        Some(port) => format!(" -n localhost:{port}"),
+    };
+    if name_server_port.is_some() {
+        println!("  try       apogee produce hello{target} \"first light\"");
+        println!("            apogee consume hello{target} --group me");
+        return;
+    }
+    let servers = match namesrv_addr.as_str() {
+        "" => String::new(),
+        servers => format!(" and name server is {servers}"),
+    };
+    match servers.is_empty() {
+        true => println!("  try       give it a name server: apogee broker -n HOST:9876"),
+        false => println!("  try       apogee produce hello -n \"{namesrv_addr}\" \"first light\""),
+    }
+    // Scripts wait for this line of Apache RocketMQ.
+    println!("The broker[{broker_name}, {addr}] boot success. serializeType=JSON{servers}");
+}
+
+pub fn name_server(config: &Config) {
+    let bind = &config.net.bind_address;
+    let NamesrvSettings { listen_port, kv_config_path, .. } = &config.namesrv;
+    println!("Apogee {VERSION} is ready: name server");
+    println!("  listens   {bind}:{listen_port}");
+    println!("  stores    {}", absolute(kv_config_path));
+    println!("  try       apogee broker -n localhost:{listen_port}");
+    println!("The Name Server boot success. serializeType=JSON, address {bind}:{listen_port}");
+}
+
+/// What an acknowledgement of a send survives.
+fn promise(flush: FlushMode) -> &'static str {
+    match flush {
+        FlushMode::Async => {
+            "an acknowledged message survives the death of this process, not of the machine \
+             (flushDiskType=ASYNC_FLUSH)"
+        }
+        FlushMode::Sync => {
+            "an acknowledged message is on the device and survives a loss of power \
+             (flushDiskType=SYNC_FLUSH)"
+        }
+    }
+}
+
+fn absolute(path: &str) -> String {
+    let path = Path::new(path);
+    std::path::absolute(path).unwrap_or(path.into()).display().to_string()
+}
+
+/// `-p` and `-m`: one line a setting, as Apache RocketMQ's console log shows it.
+pub fn print_settings(rows: &[(&'static Key, String)], only_important: bool) {
+    let now = Timestamp::from_millisecond(SystemClock.now_ms()).unwrap_or_default();
+    let now = offset(8).to_datetime(now).strftime("%F %T").to_string();
+    for (key, value) in rows.iter().filter(|(key, _)| key.important || !only_important) {
+        println!("{now} INFO main - {key}={value}");
+    }
+}
+
+/// The manual's pages of settings.
+pub fn print_manual() {
+    manual_page("Broker", &BrokerSettings::default());
+    manual_page("Store", &StoreSettings::default());
+    manual_page("Network", &NetSettings::default());
+    manual_page("Name server", &NamesrvSettings::default());
+}
+
+fn manual_page(title: &str, table: &dyn apogee_types::settings::Settings) {
+    println!("## {title}\n\n| setting | default | change counts | meaning |\n|---|---|---|---|");
+    for (key, default) in table.rows() {
+        let when = match key.when {
+            When::Live => "at once",
+            When::AtRestart => "at restart",
+        };
+        println!("| `{key}` | {default} | {when} | {} |", key.doc.trim());
+    }
+    println!();
+}
