@@ -1,5 +1,6 @@
 //! What a server prints when it is ready, and its settings on demand.
 
+use std::io::Write;
 use std::path::Path;
 
 use apogee_types::clock::{Clock, SystemClock};
@@ -15,50 +16,63 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// A broker, with a name server in the same process if `name_server_port` says so.
 pub fn broker(config: &Config, addr: &str, name_server_port: Option<u16>) {
-    let BrokerSettings { listen_port, namesrv_addr, broker_name, .. } = &config.broker;
     let bind = &config.net.bind_address;
+    let BrokerSettings { listen_port, namesrv_addr, broker_name, .. } = &config.broker;
     let fast_port = listen_port.saturating_sub(2);
-    match name_server_port {
-        Some(port) => {
-            println!("Apogee {VERSION} is ready: name server and broker in one process");
-            println!("  listens   {bind}:{port}; the broker also on {listen_port} and {fast_port}");
-        }
-        None => {
-            println!("Apogee {VERSION} is ready: broker {broker_name}");
-            println!("  listens   {bind}:{listen_port} and {fast_port}");
-        }
-    }
-    println!("  stores    {}", absolute(&config.store.store_path_root_dir));
-    println!("  promises  {}", promise(config.store.flush_disk_type));
-    let target = match name_server_port {
-        None | Some(9876) => String::new(),
-        Some(port) => format!(" -n localhost:{port}"),
+    let (what, ports) = match name_server_port {
+        Some(port) => (
+            "name server and broker in one process".into(),
+            format!("{bind}:{port}; the broker also on {listen_port} and {fast_port}"),
+        ),
+        None => (format!("broker {broker_name}"), format!("{bind}:{listen_port} and {fast_port}")),
     };
-    if name_server_port.is_some() {
-        println!("  try       apogee produce hello{target} \"first light\"");
-        println!("            apogee consume hello{target} --group me");
-        return;
-    }
-    let servers = match namesrv_addr.as_str() {
-        "" => String::new(),
-        servers => format!(" and name server is {servers}"),
+    let advice = match (name_server_port, namesrv_addr.as_str()) {
+        (Some(9876), _) => try_it(""),
+        (Some(port), _) => try_it(&format!(" -n localhost:{port}")),
+        (None, "") => "apogee broker -n HOST:9876, so that clients find this broker".into(),
+        (None, servers) => try_it(&format!(" -n \"{servers}\"")),
     };
-    match servers.is_empty() {
-        true => println!("  try       give it a name server: apogee broker -n HOST:9876"),
-        false => println!("  try       apogee produce hello -n \"{namesrv_addr}\" \"first light\""),
+    let mut text = format!(
+        "Apogee {VERSION} is ready: {what}\n  listens   {ports}\n  stores    {}\n  promises  {}\n  \
+         try       {advice}\n",
+        absolute(&config.store.store_path_root_dir),
+        promise(config.store.flush_disk_type),
+    );
+    if name_server_port.is_none() {
+        // Scripts wait for this line of Apache RocketMQ.
+        let servers = match namesrv_addr.as_str() {
+            "" => String::new(),
+            servers => format!(" and name server is {servers}"),
+        };
+        text += &format!(
+            "The broker[{broker_name}, {addr}] boot success. serializeType=JSON{servers}\n"
+        );
     }
-    // Scripts wait for this line of Apache RocketMQ.
-    println!("The broker[{broker_name}, {addr}] boot success. serializeType=JSON{servers}");
+    say(&text);
+}
+
+fn try_it(target: &str) -> String {
+    format!(
+        "apogee produce hello{target} \"first light\"\n            \
+         apogee consume hello{target} --group me"
+    )
 }
 
 pub fn name_server(config: &Config) {
     let bind = &config.net.bind_address;
     let NamesrvSettings { listen_port, kv_config_path, .. } = &config.namesrv;
-    println!("Apogee {VERSION} is ready: name server");
-    println!("  listens   {bind}:{listen_port}");
-    println!("  stores    {}", absolute(kv_config_path));
-    println!("  try       apogee broker -n localhost:{listen_port}");
-    println!("The Name Server boot success. serializeType=JSON, address {bind}:{listen_port}");
+    say(&format!(
+        "Apogee {VERSION} is ready: name server\n  listens   {bind}:{listen_port}\n  \
+         stores    {}\n  try       apogee broker -n localhost:{listen_port}\n\
+         The Name Server boot success. serializeType=JSON, address {bind}:{listen_port}\n",
+        absolute(kv_config_path),
+    ));
+}
+
+/// Prints to whoever still listens: a server outlives the pipe that it was started with.
+fn say(text: &str) {
+    let mut output = std::io::stdout().lock();
+    let _ = output.write_all(text.as_bytes()).and_then(|()| output.flush());
 }
 
 /// What an acknowledgement of a send survives.

@@ -1,6 +1,7 @@
 //! One binary that can be a name server, a broker, or both, and the tools for them.
 
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::process::exit;
 
 use anyhow::Context;
@@ -57,7 +58,10 @@ fn run(args: Vec<OsString>) -> anyhow::Result<()> {
 fn start_logging(level: Option<String>) -> anyhow::Result<()> {
     let level = level.or_else(|| std::env::var("APOGEE_LOG").ok()).unwrap_or("info".into());
     let filter: Targets = level.parse().with_context(|| format!("--log {level}"))?;
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false);
     tracing_subscriber::registry().with(lines.with_filter(filter)).init();
     Ok(())
 }
