@@ -1,1 +1,23 @@
-//! Keeps messages: one log, its indexes, what survives a crash. Knows no network, no topic policy, no runtime.
+//! Keeps messages: one log, its indexes, what survives a crash. Knows no network, no topic policy,
+//! no runtime.
+
+pub mod checkpoint;
+pub mod commit_log;
+pub mod consume_queue;
+pub mod disk;
+pub mod documents;
+pub mod error;
+pub mod index;
+pub mod queues;
+pub mod read;
+pub mod recovery;
+pub mod segments;
+pub mod store;
+pub mod watermark;
+
+pub use disk::{Disk, DiskFile, RealDisk};
+pub use documents::Documents;
+pub use error::{AppendError, Error};
+pub use read::{Boundary, ReadLimits, ReadResult, ReadStatus, Unit};
+pub use store::{Appended, Arrival, Batch, FlushMode, Settings, Store};
+pub use watermark::Watermark;

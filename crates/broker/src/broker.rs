@@ -1,0 +1,224 @@
+//! The struct of services; what a broker is made of.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+
+use apogee_store::{Documents, Store};
+use apogee_types::Clock;
+use apogee_types::config::{DataVersion, Perm, TopicConfig};
+use apogee_types::names;
+use apogee_types::properties::{self, name};
+use apogee_types::settings::BrokerSettings;
+use parking_lot::Mutex;
+
+use crate::clients::Clients;
+use crate::delay::{Delays, Levels};
+use crate::documents::Loaded;
+use crate::error::Error;
+use crate::groups::Groups;
+use crate::locks::Locks;
+use crate::offsets::Offsets;
+use crate::topics::Topics;
+use crate::waiters::Waiters;
+
+/// Who this broker is in its cluster.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    pub cluster: String,
+    pub name: String,
+    /// 0 is the master.
+    pub id: i64,
+    /// Where the log that we write can be reached; part of every record and message id.
+    pub store_host: SocketAddr,
+}
+
+/// A broker: its services, which doors borrow.
+pub struct Broker {
+    pub identity: Identity,
+    pub settings: BrokerSettings,
+    pub clock: Arc<dyn Clock>,
+    pub store: Arc<Store>,
+    pub topics: Topics,
+    pub groups: Groups,
+    pub offsets: Offsets,
+    pub clients: Clients,
+    pub locks: Locks,
+    pub waiters: Waiters,
+    pub delays: Delays,
+    pub statistics: Statistics,
+    /// `brokerPermission`; live.
+    permission: AtomicI32,
+    pub(crate) documents: Documents,
+    /// What was written last, so that only changes are.
+    pub(crate) written: Mutex<Written>,
+    /// Encoded properties that every stored message gets.
+    pub(crate) stamp: Vec<u8>,
+    pub(crate) unique_keys: UniqueKeys,
+    random: Mutex<fastrand::Rng>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Written {
+    pub topics: Option<DataVersion>,
+    pub groups: Option<DataVersion>,
+    pub delays: Option<BTreeMap<i32, i64>>,
+}
+
+/// Messages in and out since the start.
+#[derive(Debug, Default)]
+pub struct Statistics {
+    put: AtomicU64,
+    got: AtomicU64,
+}
+
+impl Statistics {
+    pub(crate) fn put(&self, count: u64) {
+        self.put.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub(crate) fn got(&self, count: u64) {
+        self.got.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Stored and read messages.
+    #[must_use]
+    pub fn totals(&self) -> (u64, u64) {
+        (self.put.load(Ordering::Relaxed), self.got.load(Ordering::Relaxed))
+    }
+}
+
+impl Broker {
+    /// Builds a broker over an open store. `seed` is where its chance comes from.
+    pub fn new(
+        identity: Identity,
+        settings: BrokerSettings,
+        clock: Arc<dyn Clock>,
+        store: Arc<Store>,
+        documents: Documents,
+        seed: u64,
+    ) -> Result<Self, Error> {
+        let loaded = Loaded::read(&documents)?;
+        let system = system_topics(&identity, &settings);
+        let levels = Levels::parse(&settings.message_delay_level).map_err(Error::InvalidParameter)?;
+        let mut stamp = Vec::new();
+        properties::push(&mut stamp, name::MSG_REGION, &settings.region_id);
+        properties::push(&mut stamp, name::TRACE_ON, "true");
+        properties::push(&mut stamp, name::CLUSTER, &identity.cluster);
+        let mut random = fastrand::Rng::with_seed(seed);
+        Ok(Self {
+            topics: Topics::new(system, loaded.topics, settings.auto_create_topic_enable),
+            groups: Groups::new(loaded.groups, settings.auto_create_subscription_group),
+            offsets: Offsets::new(&loaded.offsets),
+            clients: Clients::default(),
+            locks: Locks::default(),
+            waiters: Waiters::default(),
+            delays: Delays::new(levels, &loaded.delays),
+            statistics: Statistics::default(),
+            permission: AtomicI32::new(settings.broker_permission),
+            documents,
+            written: Mutex::default(),
+            stamp,
+            unique_keys: UniqueKeys { salt: random.u32(..), count: AtomicU64::new(0) },
+            random: Mutex::new(random),
+            identity,
+            settings,
+            clock,
+            store,
+        })
+    }
+
+    /// What this broker lets clients do at all.
+    pub fn permission(&self) -> Perm {
+        Perm(self.permission.load(Ordering::Relaxed))
+    }
+
+    /// Brings what was stored and may be seen into the queues, and wakes who waits for it.
+    pub fn dispatch(&self) {
+        self.store.dispatch(&mut |arrival| {
+            self.waiters.arrived(arrival.topic, arrival.queue, arrival.end, arrival.tags_codes);
+        });
+    }
+
+    /// What is to be done every few seconds; cheap when there is nothing.
+    pub fn housekeeping_step(&self) {
+        let now = self.clock.now_ms();
+        self.clients.expire(now);
+        self.locks.expire(now);
+        if let Err(error) = self.persist_tables().and_then(|()| self.persist_progress()) {
+            tracing::error!(%error, "configuration and offsets are not on disk; will try again");
+        }
+    }
+
+    /// Removes a topic with its queues and what groups know of it.
+    pub fn delete_topic(&self, topic: &str) -> Result<(), Error> {
+        let now = self.clock.now_ms();
+        self.topics.remove(topic, now);
+        self.offsets.remove_topic(topic, now);
+        self.store.delete_topic(topic)?;
+        self.waiters.wake_topic(topic);
+        self.persist_tables()
+    }
+
+    /// Names of the topics that belong to the system.
+    #[must_use]
+    pub fn system_topics(&self) -> Vec<String> {
+        let topics = system_topics(&self.identity, &self.settings);
+        topics.into_iter().map(|topic| topic.topic_name.to_string()).collect()
+    }
+
+    pub(crate) fn random_below(&self, count: i32) -> Option<i32> {
+        (0 < count).then(|| self.random.lock().i32(0..count))
+    }
+}
+
+/// The topics that exist from the start. Spec `messages.md` 8.1.
+fn system_topics(identity: &Identity, settings: &BrokerSettings) -> Vec<TopicConfig> {
+    let all = Perm(7);
+    let rw = Perm::READ_WRITE;
+    let template = |enabled| if enabled { all } else { Perm::INHERIT };
+    let mut topics = vec![
+        ("SELF_TEST_TOPIC".to_owned(), 1, rw),
+        ("BenchmarkTest".to_owned(), 1024, rw),
+        (identity.cluster.clone(), 16, template(settings.cluster_topic_enable)),
+        (identity.name.clone(), 1, template(settings.broker_topic_enable)),
+        ("OFFSET_MOVED_EVENT".to_owned(), 1, rw),
+        (names::SCHEDULE_TOPIC.to_owned(), 18, rw),
+        (format!("{}_REPLY_TOPIC", identity.cluster), 1, rw),
+        (format!("rmq_sys_REVIVE_LOG_{}", identity.cluster), 8, rw),
+        (format!("rmq_sys_SYNC_BROKER_MEMBER_{}", identity.name), 1, Perm::INHERIT),
+        (names::HALF_TOPIC.to_owned(), 1, rw),
+        (names::OP_TOPIC.to_owned(), 1, rw),
+        ("RMQ_SYS_ROCKSDB_TRANS_HALF_TOPIC".to_owned(), 1, rw),
+        ("RMQ_SYS_ROCKSDB_TRANS_OP_HALF_TOPIC".to_owned(), 1, rw),
+        (names::TIMER_TOPIC.to_owned(), 1, rw),
+    ];
+    if settings.auto_create_topic_enable {
+        let queue_count = settings.default_topic_queue_nums;
+        topics.push((names::AUTO_CREATE_TOPIC.to_owned(), queue_count, all));
+    }
+    if settings.trace_topic_enable {
+        topics.push((settings.msg_trace_topic_name.clone(), 1, rw));
+    }
+    let config = |(name, count, perm): (String, i32, Perm)| TopicConfig::new(&name, count, perm);
+    topics.into_iter().map(config).collect()
+}
+
+/// Makes unique keys for messages whose client made none, in the layout of `messages.md` 6.2.
+pub(crate) struct UniqueKeys {
+    salt: u32,
+    count: AtomicU64,
+}
+
+impl UniqueKeys {
+    pub(crate) fn next(&self, from: IpAddr) -> String {
+        let count = self.count.fetch_add(1, Ordering::Relaxed);
+        let ip = match from {
+            IpAddr::V4(ip) => u128::from(u32::from(ip)),
+            IpAddr::V6(ip) => u128::from(ip),
+        };
+        let width = if from.is_ipv4() { 8 } else { 32 };
+        format!("{ip:0width$X}{:08X}{count:016X}", self.salt)
+    }
+}

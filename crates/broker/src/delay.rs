@@ -1,0 +1,211 @@
+//! Messages that wait for one of the fixed delay levels. Spec `broker.md` 1.9, `messages.md` 9.1.
+//!
+//! A delayed message is stored in `SCHEDULE_TOPIC_XXXX`, queue = level - 1, with its delivery time
+//! as tag code. The delivery step walks each level's queue and stores what is due once more, in
+//! the topic and queue that the message was sent to.
+
+use std::collections::BTreeMap;
+
+use apogee_store::Appended;
+use apogee_types::config::DataVersion;
+use apogee_types::properties::{self, name};
+use apogee_types::record::Record;
+use apogee_types::{LogOffset, Message, Millis, QueueId, QueueOffset, names, tags};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use crate::broker::Broker;
+use crate::error::Error;
+
+/// Upstream's default of `messageDelayLevel`.
+pub const DEFAULT_LEVELS: &str = "1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h";
+
+/// Messages of one level that are delivered before the next level has its turn.
+const STEP_COUNT_MAX: usize = 256;
+/// How long until a level is looked at again; upstream's `DELAY_FOR_A_WHILE`.
+const PAUSE_MS: Millis = 100;
+
+/// The delays, by level from 1.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Levels {
+    delays_ms: Vec<Millis>,
+}
+
+/// How far each level was delivered, as `delayOffset.json` holds it: level -> next offset.
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DelayTable {
+    pub offset_table: BTreeMap<i32, i64>,
+    pub data_version: DataVersion,
+}
+
+/// The progress of delivery. Only the delivery step moves it.
+pub struct Delays {
+    pub levels: Levels,
+    /// Next offset of each level's queue.
+    progress: Mutex<Vec<u64>>,
+    version: Mutex<DataVersion>,
+}
+
+impl Levels {
+    /// Reads `1s 5s 1m 2h 1d`, the form of `messageDelayLevel`.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let delay = |part: &str| -> Option<Millis> {
+            let (number, unit) = part.split_at_checked(part.len().checked_sub(1)?)?;
+            let unit_ms = match unit {
+                "s" => 1_000,
+                "m" => 60_000,
+                "h" => 3_600_000,
+                "d" => 86_400_000,
+                _ => return None,
+            };
+            number.parse::<Millis>().ok()?.checked_mul(unit_ms)
+        };
+        let delays: Option<Vec<_>> = text.split_whitespace().map(delay).collect();
+        match delays {
+            Some(delays_ms) if !delays_ms.is_empty() => Ok(Self { delays_ms }),
+            _ => Err(format!("`{text}` is no list of delays such as `1s 5s 1m 2h`")),
+        }
+    }
+
+    /// By level, from 1.
+    #[must_use]
+    pub fn delays_ms(&self) -> &[Millis] {
+        &self.delays_ms
+    }
+
+    /// The highest level.
+    #[must_use]
+    pub fn max(&self) -> i32 {
+        self.delays_ms.len() as i32
+    }
+
+    /// The delay of a level; above the highest that of the highest.
+    #[must_use]
+    pub fn delay_ms(&self, level: i32) -> Millis {
+        let index = level.clamp(1, self.max()) as usize - 1;
+        self.delays_ms[index]
+    }
+}
+
+impl Delays {
+    #[must_use]
+    pub fn new(levels: Levels, file: &DelayTable) -> Self {
+        let offset = |level| file.offset_table.get(&level).copied().unwrap_or(0).max(0) as u64;
+        let progress = (1..=levels.max()).map(offset).collect();
+        Self { levels, progress: Mutex::new(progress), version: Mutex::new(file.data_version) }
+    }
+
+    /// As the file holds it.
+    #[must_use]
+    pub fn snapshot(&self) -> DelayTable {
+        let progress = self.progress.lock();
+        let offset_table = (1..).zip(progress.iter().map(|offset| *offset as i64)).collect();
+        DelayTable { offset_table, data_version: *self.version.lock() }
+    }
+}
+
+impl Broker {
+    /// Stores a message where it waits for its level's delay.
+    pub(crate) fn append_delayed(
+        &self,
+        message: Message<'_>,
+        level: i32,
+        encoded: &mut Vec<u8>,
+    ) -> Result<Appended, Error> {
+        let level = level.min(self.delays.levels.max());
+        properties::set(encoded, name::DELAY, &level.to_string());
+        properties::set(encoded, name::REAL_TOPIC, message.topic);
+        properties::set(encoded, name::REAL_QID, &message.queue_id.to_string());
+        let queue_id = QueueId::from_wire(level - 1).expect("levels count from 1");
+        // The delivery time counts from the store time; up to a tick earlier is as good.
+        let tags_code = self.clock.now_ms() + self.delays.levels.delay_ms(level);
+        let topic = names::SCHEDULE_TOPIC;
+        let delayed = Message { topic, queue_id, properties: encoded, tags_code, ..message };
+        Ok(self.store.append(&delayed)?)
+    }
+
+    /// Delivers what is due, a bounded number of each level; says when to come again.
+    pub fn delay_step(&self) -> Millis {
+        let mut is_done = true;
+        for level in 1..=self.delays.levels.max() {
+            match self.deliver_level(level) {
+                Ok(caught_up) => is_done &= caught_up,
+                Err(error) => {
+                    tracing::error!(level, %error, "delayed messages of this level wait: they could not be delivered");
+                }
+            }
+        }
+        if is_done { PAUSE_MS } else { 0 }
+    }
+
+    /// Delivers from one level's queue; whether nothing due is left.
+    fn deliver_level(&self, level: i32) -> Result<bool, Error> {
+        let queue = QueueId::from_wire(level - 1).expect("levels count from 1");
+        let index = queue.index();
+        let mut next = QueueOffset(self.delays.progress.lock()[index]);
+        let bounds = self.store.queue_bounds(names::SCHEDULE_TOPIC, queue);
+        let end = bounds.end;
+        next = next.clamp(bounds.start, end);
+        let latest_due = self.clock.now_ms();
+        let mut caught_up = true;
+        let mut left = STEP_COUNT_MAX;
+        while next < end {
+            let Some(unit) = self.store.unit(names::SCHEDULE_TOPIC, queue, next) else { break };
+            // A time beyond the level's delay comes from a clock that was set back: due.
+            let is_due = unit.tags_code <= latest_due
+                || latest_due + self.delays.levels.delay_ms(level) < unit.tags_code;
+            if !is_due {
+                break;
+            }
+            if left == 0 {
+                caught_up = false;
+                break;
+            }
+            self.deliver(unit.at)?;
+            next = next.plus(1);
+            left -= 1;
+        }
+        self.delays.progress.lock()[index] = next.0;
+        Ok(caught_up)
+    }
+
+    /// Stores one waiting message in the queue that it was sent to.
+    fn deliver(&self, at: LogOffset) -> Result<(), Error> {
+        let Some(bytes) = self.store.record_at(at)? else { return Ok(()) };
+        let Ok(record) = Record::parse(&bytes) else {
+            tracing::error!(at = at.0, "a delayed message cannot be read and is passed over");
+            return Ok(());
+        };
+        let encoded = record.properties;
+        let topic = properties::find(encoded, name::REAL_TOPIC);
+        let queue_id = properties::find(encoded, name::REAL_QID).and_then(|it| it.parse().ok());
+        let (Some(topic), Some(queue_id)) = (topic, queue_id.and_then(QueueId::from_wire)) else {
+            tracing::error!(at = at.0, "a delayed message does not say where it belongs");
+            return Ok(());
+        };
+        if topic == names::HALF_TOPIC {
+            return Ok(());
+        }
+        let tags_code = tags::code(properties::find(encoded, name::TAGS));
+        self.store.append(&Message { topic, queue_id, tags_code, ..record.to_message() })?;
+        self.statistics.put(1);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_levels_are_read() {
+        let levels = Levels::parse(DEFAULT_LEVELS).unwrap();
+        assert_eq!(levels.max(), 18);
+        assert_eq!((levels.delay_ms(3), levels.delay_ms(18)), (10_000, 7_200_000));
+        assert_eq!(levels.delay_ms(99), 7_200_000);
+        assert!(Levels::parse("1s x").is_err());
+        assert!(Levels::parse("").is_err());
+        assert!(Levels::parse("é").is_err());
+    }
+}

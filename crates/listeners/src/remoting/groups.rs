@@ -1,0 +1,76 @@
+//! Configuration of subscription groups: 200, 201, 207, 225, 352.
+
+use apogee_types::config::GroupConfig;
+use apogee_types::names;
+use apogee_wire::remoting::ResponseCode;
+use apogee_wire::remoting::bodies::SubscriptionGroupList;
+use apogee_wire::remoting::requests::{
+    DeleteGroup, GetAllGroupConfig, GetAllGroupConfigResponse,
+    GetGroupConfig, UpdateAndCreateGroup,
+    UpdateAndCreateGroupList,
+};
+use apogee_wire::remoting::table::Empty;
+
+use super::router::{Answer, Call, Refusal, Reply, Router, body, json_body};
+
+/// Adds what this file serves.
+#[must_use]
+pub fn routes(router: Router) -> Router {
+    router
+        .on::<UpdateAndCreateGroup>(create)
+        .on::<UpdateAndCreateGroupList>(create_list)
+        .on::<GetAllGroupConfig>(all)
+        .on::<DeleteGroup>(delete)
+        .on::<GetGroupConfig>(one)
+}
+
+fn create(call: &mut Call<'_>, _: UpdateAndCreateGroup) -> Answer<Empty> {
+    let config = body(call.body)?;
+    put(call, vec![config])
+}
+
+fn create_list(call: &mut Call<'_>, _: UpdateAndCreateGroupList) -> Answer<Empty> {
+    let list: SubscriptionGroupList = body(call.body)?;
+    put(call, list.group_config_list)
+}
+
+/// Creates or changes groups, all or none; acknowledged once the file has them.
+fn put(call: &Call<'_>, configs: Vec<GroupConfig>) -> Answer<Empty> {
+    let broker = call.door.broker();
+    for config in &configs {
+        names::check_group(&config.group_name).map_err(|error| {
+            Refusal::new(ResponseCode::INVALID_PARAMETER, error.to_string())
+        })?;
+    }
+    let now = broker.clock.now_ms();
+    configs.into_iter().for_each(|config| broker.groups.put(config, now));
+    broker.persist_tables()?;
+    Ok(Reply::Now(Empty))
+}
+
+fn all(
+    call: &mut Call<'_>,
+    _: GetAllGroupConfig,
+) -> Answer<GetAllGroupConfigResponse> {
+    let table = call.broker().groups.table();
+    let total_group_count = Some(table.subscription_group_table.len() as i32);
+    json_body(GetAllGroupConfigResponse { total_group_count }, &table)
+}
+
+fn delete(call: &mut Call<'_>, request: DeleteGroup) -> Answer<Empty> {
+    let broker = call.door.broker();
+    let now = broker.clock.now_ms();
+    broker.groups.remove(&request.group_name, now);
+    if request.clean_offset {
+        broker.offsets.remove_group(&request.group_name, now);
+    }
+    broker.persist_tables()?;
+    Ok(Reply::Now(Empty))
+}
+
+fn one(call: &mut Call<'_>, request: GetGroupConfig) -> Answer<Empty> {
+    let group = request.group;
+    let found = call.broker().groups.find(&group);
+    let config = found.ok_or(apogee_broker::Error::NoSuchGroup { group })?;
+    json_body(Empty, &*config)
+}

@@ -1,0 +1,209 @@
+//! From a request's code to its handler, and from what the handler says to a response.
+//!
+//! What every request needs (decoding, refusals, one-way, encoding) stands here, once.
+
+use std::sync::Arc;
+
+use apogee_broker::{self as broker, Broker};
+use apogee_store::Unit;
+use apogee_types::{LogOffset, json};
+use apogee_wire::output::Output;
+use apogee_wire::remoting::header::ResponseHead;
+use apogee_wire::remoting::{
+    Fields, Header, HeaderEncoding, Request, RequestInfo, ResponseCode, Text, requests,
+};
+
+use super::door::{Door, Peer};
+use super::pending::Pending;
+use super::{errors, pull};
+
+/// A request on its way through a handler.
+pub struct Call<'a> {
+    pub door: &'a Arc<Door>,
+    pub peer: &'a Arc<Peer>,
+    pub header: &'a Header<'a>,
+    pub encoding: HeaderEncoding,
+    pub body: &'a [u8],
+    pub scratch: &'a mut Scratch,
+}
+
+/// Buffers that a connection uses for one request after the other.
+#[derive(Default)]
+pub struct Scratch {
+    /// The properties of a message as they will be stored.
+    pub properties: Vec<u8>,
+    /// The records that a pull found.
+    pub units: Vec<Unit>,
+    /// Id of a stored message; of a batch all ids, joined by `,`.
+    pub ids: String,
+    /// Something was appended since the last dispatch.
+    pub appended: bool,
+}
+
+/// What a handler gives back.
+pub enum Reply<T> {
+    Now(T),
+    WithBody(T, Vec<u8>),
+    /// Another code than success, but with fields.
+    Coded { code: ResponseCode, remark: &'static str, fields: T },
+    /// As `Now`, but only once the device has the log up to there.
+    Flushed(T, LogOffset),
+    /// With these records as body.
+    Records { remark: &'static str, fields: T, units: Vec<Unit> },
+    /// Someone else answers, through the peer's outbox; or nobody.
+    Later,
+}
+
+impl Call<'_> {
+    /// The start of a response to this request.
+    #[must_use]
+    pub fn head(&self) -> ResponseHead<'static> {
+        let (encoding, opaque) = (self.encoding, self.header.opaque);
+        ResponseHead { encoding, code: ResponseCode::SUCCESS, opaque, remark: None }
+    }
+
+    #[must_use]
+    pub fn broker(&self) -> &Arc<Broker> {
+        self.door.broker()
+    }
+
+    /// Answers with an error, unless the sender wants no answer.
+    pub fn refuse(&self, output: &mut Output, code: ResponseCode, remark: &str) {
+        if !self.header.is_oneway() {
+            let head = ResponseHead { code, remark: Some(remark), ..self.head() };
+            head.write(output, |_| {}, |_| {});
+        }
+    }
+}
+
+/// A request that is not served, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    pub code: ResponseCode,
+    pub remark: String,
+}
+
+impl Refusal {
+    pub fn new(code: ResponseCode, remark: impl Into<String>) -> Self {
+        Self { code, remark: remark.into() }
+    }
+}
+
+impl From<broker::Error> for Refusal {
+    fn from(error: broker::Error) -> Self {
+        Self::new(errors::response_code(&error), error.to_string())
+    }
+}
+
+pub type Answer<T> = Result<Reply<T>, Refusal>;
+
+/// A handler for `R`. What it returns may borrow from the frame and from the scratch buffers.
+pub type Handler<R> = for<'a, 'b> fn(
+    &'b mut Call<'a>,
+    <R as Request>::At<'a>,
+) -> Answer<<R as Request>::Response<'b>>;
+
+type Invoke = Box<dyn Fn(&mut Call<'_>, &mut Output, &mut Pending) + Send + Sync>;
+
+struct Route {
+    info: RequestInfo,
+    invoke: Invoke,
+}
+
+/// Handlers by code, sorted.
+#[derive(Default)]
+pub struct Router {
+    routes: Vec<Route>,
+}
+
+impl Router {
+    /// Routes `R`'s code to `handler`. Two handlers for one code are a mistake at start.
+    #[must_use]
+    pub fn on<R: Request>(mut self, handler: Handler<R>) -> Self {
+        let invoke: Invoke = Box::new(move |call, output, pending| {
+            invoke::<R>(handler, call, output, pending);
+        });
+        let at = self.routes.partition_point(|route| route.info.code < R::INFO.code);
+        let is_twice = self.routes.get(at).is_some_and(|route| route.info.code == R::INFO.code);
+        assert!(!is_twice, "two handlers for {}", R::INFO.name);
+        self.routes.insert(at, Route { info: R::INFO, invoke });
+        self
+    }
+
+    /// Codes that are served, for the manual and the test that every code has an answer.
+    pub fn served(&self) -> impl Iterator<Item = &RequestInfo> {
+        self.routes.iter().map(|route| &route.info)
+    }
+
+    /// Serves one request; its answer goes to `output`, to `pending`, or later to the outbox.
+    pub fn dispatch(&self, call: &mut Call<'_>, output: &mut Output, pending: &mut Pending) {
+        let code = call.header.code;
+        match self.routes.binary_search_by_key(&code, |route| route.info.code) {
+            Ok(at) => (self.routes[at].invoke)(call, output, pending),
+            Err(_) => {
+                let name = requests::request_name(code).unwrap_or("unknown");
+                let remark = format!(" request type {code} not supported ({name})");
+                call.refuse(output, ResponseCode::REQUEST_CODE_NOT_SUPPORTED, &remark);
+            }
+        }
+    }
+}
+
+fn invoke<R: Request>(
+    handler: Handler<R>,
+    call: &mut Call<'_>,
+    output: &mut Output,
+    pending: &mut Pending,
+) {
+    let request = match R::At::decode(&call.header.fields) {
+        Ok(request) => request,
+        Err(error) => {
+            let remark = format!("{}: {error}", R::INFO.name);
+            return call.refuse(output, ResponseCode::INVALID_PARAMETER, &remark);
+        }
+    };
+    let (head, door) = (call.head(), call.door);
+    let oneway = call.header.is_oneway();
+    match handler(call, request) {
+        _ if oneway => {}
+        Ok(Reply::Now(fields)) => head.write(output, |put| fields.encode(put), |_| {}),
+        Ok(Reply::WithBody(fields, body)) => {
+            head.write(output, |put| fields.encode(put), |out| out.bytes.extend_from_slice(&body));
+        }
+        Ok(Reply::Coded { code, remark, fields }) => {
+            let head = ResponseHead { code, remark: Some(remark), ..head };
+            head.write(output, |put| fields.encode(put), |_| {});
+        }
+        Ok(Reply::Records { remark, fields, units }) => {
+            let head = ResponseHead { remark: Some(remark), ..head };
+            let broker = door.broker();
+            head.write(output, |put| fields.encode(put), |out| pull::write_records(broker, &units, out));
+            drop(fields);
+            call.scratch.units = units;
+        }
+        Ok(Reply::Flushed(fields, end)) => {
+            pending.push(end, head.opaque, |out| head.write(out, |put| fields.encode(put), |_| {}));
+        }
+        Ok(Reply::Later) => {}
+        Err(refusal) => call.refuse(output, refusal.code, &refusal.remark),
+    }
+}
+
+/// A name of a topic or group as text. One with escapes is no legal name; its raw form is refused
+/// by whoever checks or looks up names.
+pub(super) fn plain(text: Text<'_>) -> &str {
+    let (Text::Plain(text) | Text::Escaped(text)) = text;
+    text
+}
+
+/// Reads a JSON body.
+pub(super) fn body<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
+    json::read(bytes).map_err(|error| {
+        Refusal::new(ResponseCode::SYSTEM_ERROR, format!("the body cannot be read: {error}"))
+    })
+}
+
+/// Success with a JSON body.
+pub(super) fn json_body<T>(fields: T, body: &impl serde::Serialize) -> Answer<T> {
+    Ok(Reply::WithBody(fields, json::write(body)))
+}

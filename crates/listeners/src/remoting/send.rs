@@ -1,0 +1,157 @@
+//! Sends: 10, 310, 320, and messages that a consumer sends back: 36.
+
+use apogee_broker::publish::{BatchEntry, Places, Published, Send};
+use apogee_broker::retry::SendBack;
+use apogee_types::properties::{self, name};
+use apogee_types::{LogOffset, SysFlag};
+use apogee_wire::remoting::requests::{
+    ConsumerSendMsgBack, SendBatchMessage, SendMessage, SendMessageResponse, SendMessageV2,
+};
+use apogee_wire::remoting::table::Empty;
+use apogee_wire::remoting::{ResponseCode, Text, batch};
+
+use super::router::{Answer, Call, Refusal, Reply, Router, plain};
+
+/// Upstream honours `maxReconsumeTimes` of a header from this release on (3.4.9).
+const VERSION_MAX_RECONSUME_TIMES: i32 = 121;
+
+/// Adds what this file serves.
+#[must_use]
+pub fn routes(router: Router) -> Router {
+    router
+        .on::<SendMessage>(send)
+        .on::<SendMessageV2>(send_v2)
+        .on::<SendBatchMessage>(send_batch)
+        .on::<ConsumerSendMsgBack>(send_back)
+}
+
+fn send<'a, 'b>(
+    call: &'b mut Call<'a>,
+    request: SendMessage<'a>,
+) -> Answer<SendMessageResponse<'b>> {
+    store(call, SendMessageV2 {
+        producer_group: request.producer_group,
+        topic: request.topic,
+        default_topic: request.default_topic,
+        default_topic_queue_count: request.default_topic_queue_count,
+        queue_id: request.queue_id,
+        sys_flag: request.sys_flag,
+        born_ms: request.born_ms,
+        flag: request.flag,
+        properties: request.properties,
+        reconsume_times: request.reconsume_times,
+        unit_mode: request.unit_mode,
+        max_reconsume_times: request.max_reconsume_times,
+        batch: request.batch,
+        broker_name: None,
+    })
+}
+
+fn send_v2<'a, 'b>(
+    call: &'b mut Call<'a>,
+    request: SendMessageV2<'a>,
+) -> Answer<SendMessageResponse<'b>> {
+    store(call, request)
+}
+
+fn send_batch<'a, 'b>(
+    call: &'b mut Call<'a>,
+    SendBatchMessage(request): SendBatchMessage<'a>,
+) -> Answer<SendMessageResponse<'b>> {
+    store(call, SendMessageV2 { batch: true, ..request })
+}
+
+fn store<'a, 'b>(
+    call: &'b mut Call<'a>,
+    request: SendMessageV2<'a>,
+) -> Answer<SendMessageResponse<'b>> {
+    let honours_max = VERSION_MAX_RECONSUME_TIMES <= call.header.version;
+    let send = Send {
+        topic: plain(request.topic),
+        queue_id: request.queue_id,
+        default_topic: plain(request.default_topic),
+        default_queue_count: request.default_topic_queue_count,
+        sys_flag: SysFlag(request.sys_flag),
+        flag: request.flag,
+        born_ms: request.born_ms,
+        born_host: call.peer.addr,
+        reconsume_times: request.reconsume_times.unwrap_or(0),
+        max_reconsume_times: request.max_reconsume_times.filter(|_| honours_max),
+        unit_mode: request.unit_mode,
+        body: call.body,
+    };
+    let broker = call.door.broker();
+    let encoded = &mut call.scratch.properties;
+    encoded.clear();
+    if let Some(text) = request.properties {
+        text.append_to(encoded);
+    }
+    let published = if request.batch {
+        let entry = |it: batch::BatchRecord<'a>| BatchEntry {
+            flag: it.flag,
+            body: it.body,
+            properties: it.properties,
+        };
+        let entries: Result<Vec<_>, _> =
+            batch::records(call.body).map(|record| record.map(entry)).collect();
+        let entries = entries
+            .map_err(|error| Refusal::new(ResponseCode::MESSAGE_ILLEGAL, error.to_string()))?;
+        broker.publish_batch(&send, &entries)?
+    } else {
+        broker.publish(&send, encoded)?
+    };
+    call.scratch.appended = true;
+    Ok(respond(call, &published))
+}
+
+fn respond<'b>(call: &'b mut Call<'_>, published: &Published) -> Reply<SendMessageResponse<'b>> {
+    let broker = call.door.broker();
+    let scratch = &mut *call.scratch;
+    scratch.ids.clear();
+    let mut put = |at: LogOffset| {
+        let id = broker.message_id(at);
+        scratch.ids.push_str(id.write(&mut [0; apogee_types::id::OFFSET_ID_LEN_MAX]));
+    };
+    match &published.places {
+        Places::One(at) => put(*at),
+        Places::Many(places) => {
+            for (index, at) in places.iter().enumerate() {
+                if 0 < index {
+                    scratch.ids.push(',');
+                }
+                put(*at);
+            }
+        }
+    }
+    let unique_key = properties::find(&scratch.properties, name::UNIQ_KEY);
+    let fields = SendMessageResponse {
+        msg_id: Text::Plain(&scratch.ids),
+        queue_id: published.queue_id.to_wire(),
+        queue_offset: published.queue_offset.0 as i64,
+        transaction_id: unique_key.map(Text::Plain),
+        recall_handle: None,
+        region: Some(Text::Plain(&broker.settings.region_id)),
+        trace_on: Some(Text::Plain("true")),
+    };
+    if published.wait && broker.store.flushes_synchronously() {
+        Reply::Flushed(fields, published.end)
+    } else {
+        Reply::Now(fields)
+    }
+}
+
+fn send_back<'a>(call: &mut Call<'a>, request: ConsumerSendMsgBack) -> Answer<Empty> {
+    let at = u64::try_from(request.log_offset).map_err(|_| {
+        let remark = format!("look message by offset failed, {}", request.log_offset);
+        Refusal::new(ResponseCode::SYSTEM_ERROR, remark)
+    })?;
+    call.broker().send_back(&SendBack {
+        group: &request.group,
+        at: LogOffset(at),
+        delay_level: request.delay_level,
+        max_reconsume_times: request.max_reconsume_times,
+        unit_mode: request.unit_mode,
+    })?;
+    call.scratch.appended = true;
+    Ok(Reply::Now(Empty))
+}

@@ -1,0 +1,69 @@
+//! The server's side of a connection: requests in, responses out, a batch at a time.
+
+use std::sync::Arc;
+use std::task::Context;
+
+use apogee_net::{Closed, Session};
+use apogee_wire::output::Output;
+use apogee_wire::remoting::{FieldIndex, FrameRef, Header};
+
+use super::door::{Door, Peer};
+use super::pending::Pending;
+use super::router::{Call, Scratch};
+
+pub struct ServerSession {
+    door: Arc<Door>,
+    peer: Arc<Peer>,
+    index: Vec<FieldIndex>,
+    scratch: Scratch,
+    pending: Pending,
+}
+
+impl ServerSession {
+    #[must_use]
+    pub fn new(door: Arc<Door>, peer: Arc<Peer>) -> Self {
+        let (index, scratch, pending) = (Vec::new(), Scratch::default(), Pending::default());
+        Self { door, peer, index, scratch, pending }
+    }
+}
+
+impl Session for ServerSession {
+    fn on_frame(&mut self, frame: &FrameRef<'_>, output: &mut Output) -> Result<(), Closed> {
+        let header = Header::parse(frame, &mut self.index)
+            .map_err(|error| Closed::Protocol(error.to_string()))?;
+        if header.is_response() {
+            // Answers to our own requests: none of those that we send so far has one.
+            return Ok(());
+        }
+        let mut call = Call {
+            door: &self.door,
+            peer: &self.peer,
+            header: &header,
+            encoding: frame.encoding,
+            body: frame.body,
+            scratch: &mut self.scratch,
+        };
+        self.door.router.dispatch(&mut call, output, &mut self.pending);
+        Ok(())
+    }
+
+    fn after_batch(&mut self, _output: &mut Output) {
+        if std::mem::take(&mut self.scratch.appended) {
+            self.door.broker().dispatch();
+        }
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>, output: &mut Output) {
+        if self.pending.is_empty() {
+            return;
+        }
+        let broker = self.door.broker();
+        if self.pending.release(cx, broker.store.flushed_watermark(), output) {
+            broker.dispatch();
+        }
+    }
+
+    fn wants_more(&self) -> bool {
+        !self.pending.is_full()
+    }
+}

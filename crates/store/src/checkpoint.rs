@@ -1,0 +1,68 @@
+//! What is known to be on the device: the file `checkpoint`. Spec `store.md` 6, `since-5.3.md` 5.1.
+//!
+//! ```text
+//!  log ms 8 | queues ms 8 | index ms 8 | master flushed 8 | confirmed 8 | queues log offset 8 | 0...
+//! ```
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use apogee_types::{LogOffset, Millis};
+
+use crate::disk::{Disk, DiskFile};
+use crate::error::Error;
+
+const LEN: u64 = 4096;
+const NAME: &str = "checkpoint";
+
+/// The fields; times are store times of records.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// The newest record that the device has.
+    pub log_ms: Millis,
+    /// The newest record whose queue entry the device has.
+    pub queues_ms: Millis,
+    /// The newest entry of the index files that are full.
+    pub index_ms: Millis,
+    /// Where the record of `queues_ms` starts.
+    pub queues_at: LogOffset,
+}
+
+/// The file. Written values must be safe: too small costs time at the next start, too large costs
+/// queue entries.
+pub struct CheckpointFile {
+    path: PathBuf,
+    file: Arc<dyn DiskFile>,
+}
+
+impl CheckpointFile {
+    pub fn open(disk: &dyn Disk, root: &Path) -> Result<Self, Error> {
+        let path = root.join(NAME);
+        let file = disk.open(&path, LEN).map_err(Error::io(&path))?;
+        Ok(Self { path, file })
+    }
+
+    #[must_use]
+    pub fn load(&self) -> Checkpoint {
+        let mut bytes = [0; 48];
+        self.file.read_at(0, &mut bytes);
+        let field = |index: usize| {
+            let bytes = bytes[8 * index..8 * index + 8].try_into().expect("eight bytes");
+            i64::from_be_bytes(bytes).max(0)
+        };
+        Checkpoint {
+            log_ms: field(0),
+            queues_ms: field(1),
+            index_ms: field(2),
+            queues_at: LogOffset(field(5) as u64),
+        }
+    }
+
+    pub fn save(&self, checkpoint: &Checkpoint) -> Result<(), Error> {
+        self.file.write_at(0, &checkpoint.log_ms.to_be_bytes());
+        self.file.write_at(8, &checkpoint.queues_ms.to_be_bytes());
+        self.file.write_at(16, &checkpoint.index_ms.to_be_bytes());
+        self.file.write_at(40, &checkpoint.queues_at.0.to_be_bytes());
+        self.file.sync(0, LEN).map_err(Error::io(&self.path))
+    }
+}

@@ -1,0 +1,392 @@
+//! The end of the log: append, read, flush. Spec `store.md` 2.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use apogee_types::record::{self, HEAD_LEN_MAX, MAGIC_BLANK, Record};
+use apogee_types::{Clock, LogOffset, Message, Millis, QueueOffset, properties};
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
+
+use crate::consume_queue::ConsumeQueue;
+use crate::disk::{Disk, DiskFile};
+use crate::error::{AppendError, Error};
+use crate::read::Unit;
+use crate::segments::Segments;
+use crate::store::{Appended, Batch, FlushMode, Settings};
+use crate::watermark::Watermark;
+
+/// Bytes that a segment keeps for the blank record at its end.
+const BLANK_LEN: u64 = 8;
+/// How far ahead of the end memory is prepared. Twice what is written in 50 ms at 600 MB/s.
+const AHEAD: u64 = 64 << 20;
+/// What is prepared at start and in one step.
+const SLICE: u64 = 4 << 20;
+
+/// What dispatch has to know of an appended message.
+pub struct Entry {
+    pub queue: Arc<ConsumeQueue>,
+    pub at: LogOffset,
+    pub len: u32,
+    pub tags_code: i64,
+    pub queue_offset: QueueOffset,
+    pub stored_ms: Millis,
+    pub keys: Vec<u32>,
+}
+
+pub struct CommitLog {
+    pub(crate) segments: Segments,
+    clock: Arc<dyn Clock>,
+    mode: FlushMode,
+    body_len_max: usize,
+    /// Serializes appends. Held for one memory copy, never across a system call, but where a new
+    /// segment was not prepared in time.
+    tail: Mutex<Tail>,
+    /// Mirrors the tail's end; below lie whole records only.
+    end: AtomicU64,
+    /// All bytes below are on the device.
+    pub(crate) flushed: Watermark,
+    /// Memory below is prepared for writing.
+    prepared: AtomicU64,
+    /// Entries wait for dispatch.
+    has_entries: AtomicBool,
+    /// Wakes the flush service.
+    appended: Condvar,
+    unflushed: Mutex<bool>,
+}
+
+struct Tail {
+    end: u64,
+    /// The segment that holds `end`, and the offset of its first byte.
+    file: Option<(Arc<dyn DiskFile>, u64)>,
+    /// Store times never go back, whatever the clock does.
+    last_ms: Millis,
+    /// Appended and not yet dispatched, in log order.
+    entries: VecDeque<Entry>,
+    /// Why no more messages are taken.
+    refused: Option<String>,
+}
+
+impl CommitLog {
+    pub(crate) fn open(
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        settings: &Settings,
+    ) -> Result<Self, Error> {
+        let (dir, len) = (&settings.commit_log_dir, settings.segment_len);
+        let segments = Segments::open(disk, dir, len, "mappedFileSizeCommitLog")?;
+        let tail = Tail {
+            end: 0,
+            file: None,
+            last_ms: 0,
+            entries: VecDeque::new(),
+            refused: None,
+        };
+        Ok(Self {
+            segments,
+            clock,
+            mode: settings.flush,
+            body_len_max: settings.body_len_max,
+            tail: Mutex::new(tail),
+            end: AtomicU64::new(0),
+            flushed: Watermark::default(),
+            prepared: AtomicU64::new(0),
+            has_entries: AtomicBool::new(false),
+            appended: Condvar::new(),
+            unflushed: Mutex::new(false),
+        })
+    }
+
+    /// Recovery found the end.
+    pub(crate) fn start_at(&self, end: u64, last_ms: Millis) -> Result<(), Error> {
+        let mut tail = self.tail.lock();
+        tail.end = end;
+        tail.last_ms = last_ms;
+        tail.file = None;
+        self.end.store(end, Ordering::Release);
+        self.prepared.store(end, Ordering::Relaxed);
+        self.flushed.advance(LogOffset(end));
+        drop(tail);
+        self.segments.locate_or_create(end)?;
+        self.prepare().map(|_| ())
+    }
+
+    pub(crate) fn append(
+        &self,
+        message: &Message<'_>,
+        queue: Arc<ConsumeQueue>,
+        keys: Vec<u32>,
+    ) -> Result<Appended, AppendError> {
+        self.check(message)?;
+        let crc = record::body_crc(message.body);
+        let len = record::encoded_len(message) as u64;
+        let mut tail = self.tail.lock();
+        self.make_room(&mut tail, len)?;
+        let stored_ms = tail.tick(&*self.clock);
+        let queue_offset = queue.take_offsets(1);
+        let at = LogOffset(tail.end);
+        tail.write(message, crc, (queue_offset, at, stored_ms));
+        let tags_code = message.tags_code;
+        let len = len as u32;
+        tail.entries.push_back(Entry { queue, at, len, tags_code, queue_offset, stored_ms, keys });
+        let end = self.publish(tail);
+        Ok(Appended { at, end, queue_offset, stored_ms })
+    }
+
+    pub(crate) fn append_batch(
+        &self,
+        messages: &[Message<'_>],
+        queue: &Arc<ConsumeQueue>,
+        keys: Vec<Vec<u32>>,
+    ) -> Result<Batch, AppendError> {
+        messages.iter().try_for_each(|message| self.check(message))?;
+        let total: usize = messages.iter().map(record::encoded_len).sum();
+        let crcs: Vec<u32> = messages.iter().map(|it| record::body_crc(it.body)).collect();
+        let max = self.segments.segment_len() - BLANK_LEN;
+        if max < total as u64 {
+            return Err(AppendError::BatchTooLong { len: total, max });
+        }
+        let mut tail = self.tail.lock();
+        self.make_room(&mut tail, total as u64)?;
+        let stored_ms = tail.tick(&*self.clock);
+        let first_offset = queue.take_offsets(messages.len() as u64);
+        let first_at = LogOffset(tail.end);
+        let mut places = Vec::with_capacity(messages.len());
+        for (index, ((message, crc), keys)) in messages.iter().zip(crcs).zip(keys).enumerate() {
+            let (at, queue_offset) = (LogOffset(tail.end), first_offset.plus(index as u64));
+            tail.write(message, crc, (queue_offset, at, stored_ms));
+            places.push(at);
+            let len = (tail.end - at.0) as u32;
+            tail.entries.push_back(Entry {
+                queue: Arc::clone(queue),
+                at,
+                len,
+                tags_code: message.tags_code,
+                queue_offset,
+                stored_ms,
+                keys,
+            });
+        }
+        let end = self.publish(tail);
+        let first = Appended { at: first_at, end, queue_offset: first_offset, stored_ms };
+        Ok(Batch { first, places })
+    }
+
+    fn check(&self, message: &Message<'_>) -> Result<(), AppendError> {
+        let (len, max) = (message.body.len(), self.body_len_max);
+        if max < len {
+            return Err(AppendError::BodyTooLong { len, max });
+        }
+        if properties::LEN_MAX < message.properties.len() {
+            return Err(AppendError::PropertiesTooLong { len: message.properties.len() });
+        }
+        if apogee_types::names::RETRY_TOPIC_LEN_MAX < message.topic.len() {
+            return Err(AppendError::TopicTooLong { len: message.topic.len() });
+        }
+        Ok(())
+    }
+
+    /// Makes sure that `len` bytes fit the tail's segment; closes it and takes the next one if not.
+    fn make_room(&self, tail: &mut Tail, len: u64) -> Result<(), AppendError> {
+        if let Some(reason) = &tail.refused {
+            return Err(AppendError::NotWritable(reason.clone()));
+        }
+        let segment_len = self.segments.segment_len();
+        let not_writable = |error: Error| AppendError::NotWritable(error.to_string());
+        if tail.file.is_none() {
+            let (file, place) = self.segments.locate_or_create(tail.end).map_err(not_writable)?;
+            tail.file = Some((file, tail.end - place));
+        }
+        let Some((file, start)) = &tail.file else { unreachable!("it was just set") };
+        let left = start + segment_len - tail.end;
+        if len + BLANK_LEN <= left {
+            return Ok(());
+        }
+        let next = start + segment_len;
+        let (next_file, _) = self.segments.locate_or_create(next).map_err(not_writable)?;
+        let mut blank = [0; BLANK_LEN as usize];
+        blank[..4].copy_from_slice(&(left as u32).to_be_bytes());
+        blank[4..].copy_from_slice(&MAGIC_BLANK.to_be_bytes());
+        file.write_at(tail.end - start, &blank);
+        tail.end = next;
+        tail.file = Some((next_file, next));
+        Ok(())
+    }
+
+    /// Lets readers and the flush service see what was appended; gives the lock back.
+    fn publish(&self, tail: parking_lot::MutexGuard<'_, Tail>) -> LogOffset {
+        let end = tail.end;
+        self.end.store(end, Ordering::Release);
+        self.has_entries.store(true, Ordering::Release);
+        drop(tail);
+        if self.mode == FlushMode::Sync {
+            let mut unflushed = self.unflushed.lock();
+            if !*unflushed {
+                *unflushed = true;
+                self.appended.notify_one();
+            }
+        }
+        LogOffset(end)
+    }
+
+    /// Something may be ready for dispatch.
+    pub(crate) fn has_entries(&self) -> bool {
+        self.has_entries.load(Ordering::Acquire)
+            && (self.mode == FlushMode::Async || {
+                let visible = self.flushed.get();
+                let tail = self.tail.lock();
+                tail.entries.front().is_some_and(|entry| entry.end() <= visible)
+            })
+    }
+
+    /// Moves the entries that may be seen to the end of `out`, in log order.
+    pub(crate) fn take_entries(&self, out: &mut Vec<Entry>) {
+        let visible = self.visible();
+        let mut tail = self.tail.lock();
+        if self.mode == FlushMode::Async {
+            out.extend(tail.entries.drain(..));
+        } else {
+            let count = tail.entries.partition_point(|entry| entry.end() <= visible);
+            out.extend(tail.entries.drain(..count));
+        }
+        self.has_entries.store(!tail.entries.is_empty(), Ordering::Release);
+    }
+
+    #[must_use]
+    pub fn end(&self) -> LogOffset {
+        LogOffset(self.end.load(Ordering::Acquire))
+    }
+
+    #[must_use]
+    pub fn visible(&self) -> LogOffset {
+        match self.mode {
+            FlushMode::Async => self.end(),
+            FlushMode::Sync => self.flushed.get(),
+        }
+    }
+
+    pub(crate) fn copy(&self, unit: &Unit, out: &mut Vec<u8>) {
+        if let Some((file, place)) = self.segments.locate(unit.at.0) {
+            file.append_to(place, unit.len as usize, out);
+        }
+    }
+
+    pub(crate) fn slice(&self, unit: &Unit) -> Option<Bytes> {
+        let (file, place) = self.segments.locate(unit.at.0)?;
+        Some(file.slice(place, unit.len as usize))
+    }
+
+    pub(crate) fn record_at(&self, at: LogOffset) -> Option<Bytes> {
+        let visible = self.visible();
+        let (file, place) = self.segments.locate(at.0)?;
+        if visible.0 < at.0 + 4 || file.len() < place + 4 {
+            return None;
+        }
+        let mut len = [0; 4];
+        file.read_at(place, &mut len);
+        let len = u64::from(u32::from_be_bytes(len));
+        if file.len() < place + len || visible.0 < at.0 + len {
+            return None;
+        }
+        let bytes = file.slice(place, len as usize);
+        Record::parse(&bytes).is_ok_and(|record| record.at == at).then_some(bytes)
+    }
+
+    /// No more messages are taken; the first reason stays.
+    pub(crate) fn refuse(&self, reason: String) {
+        self.tail.lock().refused.get_or_insert(reason);
+    }
+
+    pub(crate) fn check_writable(&self) -> Result<(), AppendError> {
+        match &self.tail.lock().refused {
+            Some(reason) => Err(AppendError::NotWritable(reason.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Brings what was written so far to the device. A failure is final: what the device lost
+    /// cannot be told, so a later success would prove nothing.
+    pub(crate) fn flush(&self) -> Result<bool, Error> {
+        *self.unflushed.lock() = false;
+        let (from, to) = (self.flushed.get(), self.end());
+        if to <= from || self.flushed.failure().is_some() {
+            return Ok(false);
+        }
+        if let Err(error) = self.segments.sync(from.0, to.0) {
+            let reason = format!("the device did not take the log ({error}); replace it and restart");
+            self.refuse(reason.clone());
+            self.flushed.fail(reason);
+            return Err(error);
+        }
+        self.flushed.advance(to);
+        Ok(true)
+    }
+
+    pub(crate) fn wait_unflushed(&self, timeout: Duration) {
+        let mut unflushed = self.unflushed.lock();
+        if !*unflushed {
+            self.appended.wait_for(&mut unflushed, timeout);
+        }
+    }
+
+    /// Prepares a slice ahead of the end; whether more is to be prepared.
+    pub(crate) fn prepare(&self) -> Result<bool, Error> {
+        let end = self.end().0;
+        let from = self.prepared.load(Ordering::Relaxed).max(end);
+        if end + AHEAD <= from {
+            return Ok(false);
+        }
+        let (file, place) = self.segments.locate_or_create(from)?;
+        let to = (place + SLICE).min(file.len());
+        file.prepare(place, to).map_err(Error::io(self.segments.path(from - place)))?;
+        if self.mode == FlushMode::Sync {
+            // Converts the extents now, so that a later sync has no metadata to write.
+            file.sync(place, to).map_err(Error::io(self.segments.path(from - place)))?;
+        }
+        self.prepared.store(from + (to - place), Ordering::Relaxed);
+        Ok(true)
+    }
+
+    /// Removes segments that were made ahead and hold nothing.
+    pub(crate) fn drop_unused(&self) -> Result<(), Error> {
+        let end = self.end().0;
+        self.segments.truncate(end.max(1))
+    }
+}
+
+impl Entry {
+    fn end(&self) -> LogOffset {
+        self.at.plus(u64::from(self.len))
+    }
+}
+
+impl Tail {
+    fn tick(&mut self, clock: &dyn Clock) -> Millis {
+        self.last_ms = self.last_ms.max(clock.now_ms());
+        self.last_ms
+    }
+
+    /// Writes the record of `message` at the end.
+    fn write(&mut self, message: &Message<'_>, crc: u32, place: (QueueOffset, LogOffset, Millis)) {
+        let Some((file, start)) = &self.file else { unreachable!("room was made before") };
+        let mut head = [0; HEAD_LEN_MAX];
+        let head_len = record::encode_head(message, crc, place, &mut head);
+        let (topic_len, topic_len_len) = record::topic_len_bytes(message.topic);
+        let properties_len = (message.properties.len() as u16).to_be_bytes();
+        let mut at = self.end - start;
+        for part in [
+            &head[..head_len],
+            message.body,
+            &topic_len[..topic_len_len],
+            message.topic.as_bytes(),
+            &properties_len,
+            message.properties,
+        ] {
+            file.write_at(at, part);
+            at += part.len() as u64;
+        }
+        self.end = start + at;
+    }
+}

@@ -1,0 +1,247 @@
+//! One queue's index into the log. Spec `store.md` 3.
+//!
+//! ```text
+//!  a unit:  log offset 8 | record length 4 | tag code 8        unit n lies at byte 20 n
+//! ```
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use apogee_types::{LogOffset, QueueId, QueueOffset};
+
+use crate::disk::Disk;
+use crate::error::Error;
+use crate::read::Unit;
+use crate::segments::Segments;
+
+pub const UNIT_LEN: u64 = 20;
+
+/// A unit that only fills the space before a queue's first message.
+const BLANK_LEN: u32 = 0x7FFF_FFFF;
+
+/// A consume queue. One thread at a time appends (the store's dispatch sees to it), all read.
+pub struct ConsumeQueue {
+    pub topic: Arc<str>,
+    pub id: QueueId,
+    segments: Segments,
+    /// The oldest unit whose record is still there.
+    min: AtomicU64,
+    /// Published after the unit's bytes: everything below may be read.
+    end: AtomicU64,
+    /// Everything below is on the device.
+    flushed: AtomicU64,
+    /// The offset that the next appended message gets. Written under the log's tail lock only.
+    next: AtomicU64,
+    /// Stands in the list of queues to be flushed.
+    pub(crate) is_dirty: AtomicBool,
+}
+
+impl ConsumeQueue {
+    /// Opens the queue in `dir`, or prepares one that has no file yet.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        file_len: u64,
+        topic: Arc<str>,
+        id: QueueId,
+    ) -> Result<Self, Error> {
+        let len = file_len.div_ceil(UNIT_LEN) * UNIT_LEN;
+        let segments = Segments::open(disk, dir, len, "mappedFileSizeConsumeQueue")?;
+        let queue = Self {
+            topic,
+            id,
+            segments,
+            min: AtomicU64::new(0),
+            end: AtomicU64::new(0),
+            flushed: AtomicU64::new(0),
+            next: AtomicU64::new(0),
+            is_dirty: AtomicBool::new(false),
+        };
+        queue.find_end();
+        Ok(queue)
+    }
+
+    /// The offsets that can be read.
+    #[must_use]
+    pub fn bounds(&self) -> Range<QueueOffset> {
+        let end = self.end.load(Ordering::Acquire);
+        QueueOffset(self.min.load(Ordering::Acquire).min(end))..QueueOffset(end)
+    }
+
+    /// Takes `count` offsets for messages that are being appended; under the log's tail lock.
+    pub(crate) fn take_offsets(&self, count: u64) -> QueueOffset {
+        let first = self.next.load(Ordering::Relaxed);
+        self.next.store(first + count, Ordering::Relaxed);
+        QueueOffset(first)
+    }
+
+    /// Appends the unit of a message with that queue offset. One that is there already stays.
+    pub(crate) fn append(&self, offset: QueueOffset, unit: &Unit) -> Result<(), Error> {
+        let end = self.end.load(Ordering::Relaxed);
+        if offset.0 < end {
+            return Ok(());
+        }
+        if end < offset.0 {
+            self.fill_blank(end, offset.0)?;
+        }
+        self.write(offset.0, unit)?;
+        self.end.store(offset.0 + 1, Ordering::Release);
+        self.next.fetch_max(offset.0 + 1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    #[must_use]
+    pub fn unit(&self, offset: QueueOffset) -> Option<Unit> {
+        let bounds = self.bounds();
+        (bounds.start <= offset && offset < bounds.end).then(|| self.unit_at(offset.0)).flatten()
+    }
+
+    /// Looks at units from `from` on, in order, until `look` says stop or the end is reached.
+    pub(crate) fn scan(&self, from: QueueOffset, mut look: impl FnMut(QueueOffset, Unit) -> bool) {
+        const CHUNK_COUNT: u64 = 32;
+        let end = self.end.load(Ordering::Acquire);
+        let mut at = from.0;
+        let mut bytes = [0; (CHUNK_COUNT * UNIT_LEN) as usize];
+        while at < end {
+            let Some((file, place)) = self.segments.locate(at * UNIT_LEN) else { return };
+            let in_file = (self.segments.segment_len() - place) / UNIT_LEN;
+            let count = CHUNK_COUNT.min(in_file).min(end - at);
+            let bytes = &mut bytes[..(count * UNIT_LEN) as usize];
+            file.read_at(place, bytes);
+            for unit in bytes.chunks_exact(UNIT_LEN as usize) {
+                if !look(QueueOffset(at), decode(unit)) {
+                    return;
+                }
+                at += 1;
+            }
+        }
+    }
+
+    /// Brings the queue to the device.
+    pub(crate) fn flush(&self) -> Result<(), Error> {
+        let end = self.end.load(Ordering::Acquire);
+        let flushed = self.flushed.load(Ordering::Relaxed);
+        self.segments.sync(flushed * UNIT_LEN, end * UNIT_LEN)?;
+        self.flushed.store(end, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Where the last unit's record ends; 0 for an empty queue.
+    #[must_use]
+    pub fn log_end(&self) -> LogOffset {
+        let bounds = self.bounds();
+        let last = bounds.end.0.checked_sub(1).filter(|last| bounds.start.0 <= *last);
+        let unit = last.and_then(|last| self.unit_at(last)).filter(|unit| unit.len != BLANK_LEN);
+        unit.map_or(LogOffset(0), |unit| unit.at.plus(u64::from(unit.len)))
+    }
+
+    /// Cuts off the units whose records lie at or above `end`.
+    pub(crate) fn truncate(&self, end: LogOffset) -> Result<(), Error> {
+        let bounds = self.bounds();
+        let mut keep = bounds.end.0;
+        while bounds.start.0 < keep {
+            let unit = self.unit_at(keep - 1);
+            if unit.is_some_and(|it| it.at.plus(u64::from(it.len)) <= end && it.len != BLANK_LEN) {
+                break;
+            }
+            keep -= 1;
+            let gone = Unit { at: LogOffset(0), len: 0, tags_code: 0 };
+            self.write(keep, &gone)?;
+        }
+        self.set_end(keep);
+        self.segments.truncate(keep * UNIT_LEN)
+    }
+
+    /// Hides the units whose records were deleted: those below `log_min`.
+    pub(crate) fn raise_min(&self, log_min: LogOffset) {
+        let bounds = self.bounds();
+        let is_gone = |offset| self.unit_at(offset).is_some_and(|unit| unit.at < log_min);
+        let (mut low, mut high) = (bounds.start.0, bounds.end.0);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if is_gone(middle) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        self.min.store(low, Ordering::Release);
+    }
+
+    fn unit_at(&self, offset: u64) -> Option<Unit> {
+        let (file, place) = self.segments.locate(offset * UNIT_LEN)?;
+        let mut bytes = [0; UNIT_LEN as usize];
+        file.read_at(place, &mut bytes);
+        Some(decode(&bytes))
+    }
+
+    fn write(&self, offset: u64, unit: &Unit) -> Result<(), Error> {
+        let (file, place) = self.segments.locate_or_create(offset * UNIT_LEN)?;
+        let mut bytes = [0; UNIT_LEN as usize];
+        bytes[..8].copy_from_slice(&unit.at.0.to_be_bytes());
+        bytes[8..12].copy_from_slice(&unit.len.to_be_bytes());
+        bytes[12..].copy_from_slice(&unit.tags_code.to_be_bytes());
+        file.write_at(place, &bytes);
+        Ok(())
+    }
+
+    /// Fills the space before the first message, whose earlier ones are lost. Spec `store.md` 3.2.
+    fn fill_blank(&self, from: u64, to: u64) -> Result<(), Error> {
+        let per_file = self.segments.segment_len() / UNIT_LEN;
+        let start = if self.segments.bounds().1 == 0 { to - to % per_file } else { from };
+        let blank = Unit { at: LogOffset(0), len: BLANK_LEN, tags_code: 0 };
+        for offset in start..to {
+            self.write(offset, &blank)?;
+        }
+        self.min.store(to, Ordering::Release);
+        Ok(())
+    }
+
+    /// After opening: the end is the first unit that was never written.
+    fn find_end(&self) {
+        let (start, after) = self.segments.bounds();
+        let (first, after) = (start / UNIT_LEN, after / UNIT_LEN);
+        let is_written = |offset| self.unit_at(offset).is_some_and(|unit| 0 < unit.len);
+        let (mut low, mut high) = (first, after);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if is_written(middle) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        self.set_end(low);
+        let is_blank =
+            |offset| self.unit_at(offset).is_some_and(|unit| unit.len == BLANK_LEN);
+        let (mut min, mut high) = (first, low);
+        while min < high {
+            let middle = min + (high - min) / 2;
+            if is_blank(middle) {
+                min = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        self.min.store(min, Ordering::Release);
+    }
+
+    fn set_end(&self, end: u64) {
+        self.end.store(end, Ordering::Release);
+        self.next.store(end, Ordering::Relaxed);
+        self.flushed.fetch_min(end, Ordering::Relaxed);
+    }
+}
+
+fn decode(bytes: &[u8]) -> Unit {
+    let (at, rest) = bytes.split_first_chunk().expect("a unit has 20 bytes");
+    let (len, rest) = rest.split_first_chunk().expect("a unit has 20 bytes");
+    let tags_code = rest.try_into().expect("a unit has 20 bytes");
+    Unit {
+        at: LogOffset(u64::from_be_bytes(*at)),
+        len: u32::from_be_bytes(*len),
+        tags_code: i64::from_be_bytes(tags_code),
+    }
+}

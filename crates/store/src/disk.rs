@@ -1,0 +1,229 @@
+//! The disk seam, and the real disk: mapped files, the only `unsafe` of this crate.
+#![allow(unsafe_code, reason = "copies to and from mapped memory; each block has its proof")]
+#![allow(clippy::disallowed_methods, reason = "this is the seam")]
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use memmap2::MmapRaw;
+use rustix::fs::{FallocateFlags, FlockOperation};
+
+/// What a directory holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    pub name: String,
+    pub is_dir: bool,
+    pub len: u64,
+}
+
+/// A disk: files of fixed length, small files that are replaced as a whole, directories.
+pub trait Disk: Send + Sync {
+    /// Opens a file for reading and writing; one that is not there is made, `len` bytes of zeros.
+    fn open(&self, path: &Path, len: u64) -> io::Result<Arc<dyn DiskFile>>;
+    /// The entries of a directory by name; empty if there is no such directory.
+    fn list(&self, dir: &Path) -> io::Result<Vec<Entry>>;
+    /// A whole small file; `None` if it is not there.
+    fn read(&self, path: &Path) -> io::Result<Option<Vec<u8>>>;
+    /// Replaces a small file: after a crash it holds the old or the new content, whole.
+    fn replace(&self, path: &Path, content: &[u8]) -> io::Result<()>;
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file or a directory with all it holds; it may be absent.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Takes the exclusive lock of a file for as long as the result lives.
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>>;
+}
+
+/// A file of fixed length, readable and writable at any place from any thread.
+pub trait DiskFile: Send + Sync {
+    fn len(&self) -> u64;
+    /// On the real disk a copy into mapped memory, not a system call.
+    fn write_at(&self, at: u64, bytes: &[u8]);
+    fn read_at(&self, at: u64, out: &mut [u8]);
+    /// Appends `len` bytes to `out` with one copy.
+    fn append_to(&self, at: u64, len: usize, out: &mut Vec<u8>);
+    /// Borrows from the page cache where the disk is real, copies where it is simulated.
+    fn slice(&self, at: u64, len: usize) -> Bytes;
+    /// Makes all earlier writes to the range survive a crash.
+    fn sync(&self, from: u64, to: u64) -> io::Result<()>;
+    /// Makes the range zeros.
+    fn zero(&self, from: u64, to: u64) -> io::Result<()>;
+    /// Gives the range memory and disk space, so that writing it neither waits nor fails.
+    fn prepare(&self, from: u64, to: u64) -> io::Result<()>;
+}
+
+/// The disk of the operating system.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct RealDisk;
+
+impl Disk for RealDisk {
+    fn open(&self, path: &Path, len: u64) -> io::Result<Arc<dyn DiskFile>> {
+        if let Some(dir) = path.parent() {
+            std::fs::create_dir_all(dir)?;
+        }
+        let file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        if file.metadata()?.len() != len {
+            file.set_len(len)?;
+        }
+        let map = Arc::new(memmap2::MmapOptions::new().map_raw(&file)?);
+        let whole = Bytes::from_owner(Mapping(Arc::clone(&map)));
+        Ok(Arc::new(MappedFile { file, map, whole, len }))
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
+        let entries = match std::fs::read_dir(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut list = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            let metadata = entry.metadata()?;
+            if let Ok(name) = entry.file_name().into_string() {
+                list.push(Entry { name, is_dir: metadata.is_dir(), len: metadata.len() });
+            }
+        }
+        list.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(list)
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {
+        match std::fs::read(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            content => content.map(Some),
+        }
+    }
+
+    fn replace(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        use std::io::Write;
+        let dir = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+        std::fs::create_dir_all(dir)?;
+        let mut name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
+        name.push(".tmp");
+        let tmp = dir.join(name);
+        let mut file = File::create(&tmp)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        std::fs::rename(&tmp, path)?;
+        File::open(dir)?.sync_all()
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let removed = match std::fs::symlink_metadata(path) {
+            Ok(metadata) if metadata.is_dir() => std::fs::remove_dir_all(path),
+            Ok(_) => std::fs::remove_file(path),
+            Err(error) => Err(error),
+        };
+        removed.or_else(|error| match error.kind() {
+            io::ErrorKind::NotFound => Ok(()),
+            _ => Err(error),
+        })
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
+        let file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        // Java's `tryLock(0, 1, false)` is a POSIX record lock; only an open-file-description lock
+        // both refuses it and survives that another handle of the file is closed.
+        rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Box::new(file))
+    }
+}
+
+struct MappedFile {
+    file: File,
+    map: Arc<MmapRaw>,
+    /// The whole mapping; slices of it keep it alive.
+    whole: Bytes,
+    len: u64,
+}
+
+/// Owner of a mapping that `Bytes` borrows from.
+struct Mapping(Arc<MmapRaw>);
+
+impl AsRef<[u8]> for Mapping {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: the mapping is valid for its whole length as long as `self` lives, and readers
+        // look only at ranges whose writes were published before (below the log's end).
+        unsafe { std::slice::from_raw_parts(self.0.as_ptr(), self.0.len()) }
+    }
+}
+
+impl MappedFile {
+    /// The place of a range, checked to lie within the mapping.
+    fn place(&self, at: u64, len: usize) -> *mut u8 {
+        let end = at.checked_add(len as u64);
+        assert!(end.is_some_and(|end| end <= self.len), "{at} + {len} lies outside {}", self.len);
+        // SAFETY: just checked to be within the mapping, which is `self.len` long.
+        unsafe { self.map.as_mut_ptr().add(at as usize) }
+    }
+}
+
+impl DiskFile for MappedFile {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn write_at(&self, at: u64, bytes: &[u8]) {
+        let place = self.place(at, bytes.len());
+        // SAFETY: `place` is valid for `bytes.len()` bytes; the mapping and `bytes` do not overlap,
+        // since `bytes` is ordinary memory. Writers of a file do not write the same range at once.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), place, bytes.len()) }
+    }
+
+    fn read_at(&self, at: u64, out: &mut [u8]) {
+        let place = self.place(at, out.len());
+        // SAFETY: as in `write_at`, the other way round.
+        unsafe { std::ptr::copy_nonoverlapping(place, out.as_mut_ptr(), out.len()) }
+    }
+
+    fn append_to(&self, at: u64, len: usize, out: &mut Vec<u8>) {
+        let place = self.place(at, len);
+        out.reserve(len);
+        // SAFETY: room for `len` bytes was just reserved, and they are written before they count.
+        unsafe {
+            std::ptr::copy_nonoverlapping(place, out.as_mut_ptr().add(out.len()), len);
+            out.set_len(out.len() + len);
+        }
+    }
+
+    fn slice(&self, at: u64, len: usize) -> Bytes {
+        self.whole.slice(at as usize..at as usize + len)
+    }
+
+    fn sync(&self, from: u64, to: u64) -> io::Result<()> {
+        if to <= from {
+            return Ok(());
+        }
+        self.map.flush_range(from as usize, (to - from) as usize)
+    }
+
+    fn zero(&self, from: u64, to: u64) -> io::Result<()> {
+        if to <= from {
+            return Ok(());
+        }
+        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        Ok(rustix::fs::fallocate(&self.file, hole, from, to - from)?)
+    }
+
+    fn prepare(&self, from: u64, to: u64) -> io::Result<()> {
+        let to = to.min(self.len);
+        if to <= from {
+            return Ok(());
+        }
+        rustix::fs::fallocate(&self.file, FallocateFlags::empty(), from, to - from)?;
+        let advice = memmap2::Advice::PopulateWrite;
+        match self.map.advise_range(advice, from as usize, (to - from) as usize) {
+            // An old kernel: the first write of each page waits instead.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+            populated => populated,
+        }
+    }
+}

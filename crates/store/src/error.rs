@@ -1,0 +1,55 @@
+//! What can go wrong in the store, by who can act.
+
+use std::io;
+use std::path::PathBuf;
+
+/// The store cannot be opened, read or closed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{path:?} is in use by another process (ours or Apache RocketMQ's); stop it first")]
+    Locked { path: PathBuf },
+    #[error("{path:?}: {what}")]
+    Foreign { path: PathBuf, what: &'static str },
+    #[error(
+        "{path:?} is {found} bytes long, not {expected}: the store was made with another {setting}"
+    )]
+    WrongLength { path: PathBuf, found: u64, expected: u64, setting: &'static str },
+    #[error("{path:?} cannot be read ({reason}), and neither can its .bak")]
+    Document { path: PathBuf, reason: String },
+    #[error("{path:?}: {source}")]
+    Io { path: PathBuf, source: io::Error },
+}
+
+impl Error {
+    pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { path, source }
+    }
+}
+
+/// A message was not stored.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    // The caller can act.
+    #[error("the message body is {len} bytes long, more than maxMessageSize = {max}")]
+    BodyTooLong { len: usize, max: usize },
+    #[error("the message's properties are {len} bytes long, more than 32767")]
+    PropertiesTooLong { len: usize },
+    #[error("the topic is {len} bytes long, more than 255")]
+    TopicTooLong { len: usize },
+    #[error("the batch is {len} bytes long, which does not fit a commit-log file of {max}")]
+    BatchTooLong { len: usize, max: u64 },
+    #[error("the batch holds no message")]
+    EmptyBatch,
+    // The operator can act.
+    #[error("service not available now: {0}")]
+    NotWritable(String),
+}
+
+impl AppendError {
+    /// The message itself is at fault; another try is in vain.
+    #[must_use]
+    pub fn is_illegal_message(&self) -> bool {
+        !matches!(self, Self::NotWritable(_))
+    }
+}

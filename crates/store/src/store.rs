@@ -1,0 +1,501 @@
+//! The façade: open, append, dispatch, read, look up, flush, close.
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use apogee_types::record::Record;
+use apogee_types::{Clock, LogOffset, Message, Millis, QueueId, QueueOffset};
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use crate::checkpoint::{Checkpoint, CheckpointFile};
+use crate::commit_log::{CommitLog, Entry};
+use crate::consume_queue::ConsumeQueue;
+use crate::disk::Disk;
+use crate::error::{AppendError, Error};
+use crate::index::{Index, key_hash};
+use crate::queues::Queues;
+use crate::read::{Boundary, ReadLimits, ReadResult, ReadStatus, Unit};
+use crate::watermark::Watermark;
+
+/// When a message is acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FlushMode {
+    /// After it is in memory; the device has it within half a second.
+    Async,
+    /// After the device has it; nobody sees it before.
+    Sync,
+}
+
+/// How a store is made.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub root: PathBuf,
+    pub commit_log_dir: PathBuf,
+    pub segment_len: u64,
+    pub queue_file_len: u64,
+    pub index_enabled: bool,
+    pub index_slot_count: u32,
+    pub index_entry_count: u32,
+    pub flush: FlushMode,
+    /// Longest body.
+    pub body_len_max: usize,
+    /// The delay of each level from 1, by which the units of delayed messages are built anew.
+    pub delays_ms: Vec<Millis>,
+}
+
+impl Settings {
+    /// Upstream's defaults, below `root`.
+    #[must_use]
+    pub fn at(root: impl Into<PathBuf>) -> Self {
+        let root = root.into();
+        Self {
+            commit_log_dir: root.join("commitlog"),
+            root,
+            segment_len: 1 << 30,
+            queue_file_len: 6_000_000,
+            index_enabled: true,
+            index_slot_count: 5_000_000,
+            index_entry_count: 20_000_000,
+            flush: FlushMode::Async,
+            body_len_max: 4 << 20,
+            delays_ms: Vec::new(),
+        }
+    }
+}
+
+/// Where a message was put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    pub at: LogOffset,
+    /// Where the record, or the batch, ends.
+    pub end: LogOffset,
+    pub queue_offset: QueueOffset,
+    pub stored_ms: Millis,
+}
+
+/// Where the messages of a batch were put.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    pub first: Appended,
+    pub places: Vec<LogOffset>,
+}
+
+/// A queue has grown.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrival<'a> {
+    pub topic: &'a str,
+    pub queue: QueueId,
+    /// The queue's end now.
+    pub end: QueueOffset,
+    /// Tag codes of what came.
+    pub tags_codes: &'a [i64],
+}
+
+/// A store that is open. Dropping it without [`close`](Self::close) is as a crash.
+pub struct Store {
+    pub(crate) settings: Settings,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) log: CommitLog,
+    pub(crate) queues: Queues,
+    pub(crate) index: Option<Index>,
+    checkpoint: CheckpointFile,
+    /// Entries that are being brought into queues and index; one dispatch at a time.
+    dispatching: Mutex<Dispatch>,
+    /// Queues with units that are not on the device.
+    dirty: Mutex<Vec<Arc<ConsumeQueue>>>,
+    is_closed: AtomicBool,
+    _lock: Box<dyn Send + Sync>,
+}
+
+#[derive(Default)]
+struct Dispatch {
+    batch: Vec<Entry>,
+    /// The newest record in a queue: what a checkpoint may say once the queues are flushed.
+    newest: Option<(Millis, LogOffset)>,
+}
+
+const ABORT: &str = "abort";
+
+impl Store {
+    /// Opens a store and brings it into order after whatever ended its last use.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        settings: Settings,
+    ) -> Result<Self, Error> {
+        crate::recovery::refuse_foreign(&*disk, &settings)?;
+        let lock = crate::recovery::lock(&*disk, &settings)?;
+        let abort = settings.root.join(ABORT);
+        let was_unclean = disk.read(&abort).map_err(Error::io(&abort))?.is_some();
+        let checkpoint = CheckpointFile::open(&*disk, &settings.root)?;
+        let known = checkpoint.load();
+        let log = CommitLog::open(Arc::clone(&disk), clock, &settings)?;
+        let queues = Queues::open(Arc::clone(&disk), &settings.root, settings.queue_file_len)?;
+        let index = if settings.index_enabled {
+            Some(Index::open(
+                Arc::clone(&disk),
+                &settings.root,
+                settings.index_slot_count,
+                settings.index_entry_count,
+                was_unclean.then_some(known.index_ms),
+            )?)
+        } else {
+            None
+        };
+        let store = Self {
+            settings,
+            disk,
+            log,
+            queues,
+            index,
+            checkpoint,
+            dispatching: Mutex::default(),
+            dirty: Mutex::default(),
+            is_closed: AtomicBool::new(false),
+            _lock: lock,
+        };
+        crate::recovery::recover(&store, &known, was_unclean)?;
+        store.disk.replace(&abort, std::process::id().to_string().as_bytes()).map_err(Error::io(&abort))?;
+        Ok(store)
+    }
+
+    /// Appends a message. It can be read after the next [`dispatch`](Self::dispatch); with
+    /// synchronous flush once it is on the device.
+    pub fn append(&self, message: &Message<'_>) -> Result<Appended, AppendError> {
+        let queue = self.queue_for_append(message)?;
+        self.log.append(message, queue, self.key_hashes(message))
+    }
+
+    /// Appends messages of one topic and queue: all or none, side by side.
+    pub fn append_batch(&self, messages: &[Message<'_>]) -> Result<Batch, AppendError> {
+        let first = messages.first().ok_or(AppendError::EmptyBatch)?;
+        let queue = self.queue_for_append(first)?;
+        let keys = messages.iter().map(|message| self.key_hashes(message)).collect();
+        self.log.append_batch(messages, &queue, keys)
+    }
+
+    /// Brings what was appended and may be seen into the queues and the index, and reports what
+    /// arrived. Cheap when there is nothing.
+    pub fn dispatch(&self, arrived: &mut dyn FnMut(Arrival<'_>)) {
+        // One at a time; who comes second finds its entries dispatched by the first, or comes
+        // again: the first one looks once more after it is done.
+        while self.log.has_entries() {
+            let Some(mut dispatch) = self.dispatching.try_lock() else { return };
+            let mut batch = std::mem::take(&mut dispatch.batch);
+            self.log.take_entries(&mut batch);
+            if batch.is_empty() {
+                dispatch.batch = batch;
+                return;
+            }
+            for entry in &batch {
+                self.enqueue(entry);
+            }
+            dispatch.newest = batch.last().map(|entry| (entry.stored_ms, entry.at));
+            for entry in &batch {
+                let (queue, tags_codes) = (&entry.queue, [entry.tags_code]);
+                let (topic, end) = (&*queue.topic, queue.bounds().end);
+                arrived(Arrival { topic, queue: queue.id, end, tags_codes: &tags_codes });
+            }
+            batch.clear();
+            dispatch.batch = batch;
+        }
+    }
+
+    /// Brings one entry into its queue and the index.
+    pub(crate) fn enqueue(&self, entry: &Entry) {
+        let queue = &entry.queue;
+        let unit = Unit { at: entry.at, len: entry.len, tags_code: entry.tags_code };
+        let put = queue.append(entry.queue_offset, &unit).and_then(|()| {
+            let index = self.index.iter();
+            index.flat_map(|index| entry.keys.iter().map(move |hash| (index, hash))).try_for_each(
+                |(index, hash)| index.put(*hash, entry.at, entry.stored_ms),
+            )
+        });
+        if let Err(error) = put {
+            tracing::error!(topic = &*queue.topic, queue = %queue.id, %error,
+                "a message is in the log but not in its queue; no more are taken. Make room and restart");
+            self.log.refuse(format!("{error}"));
+        }
+        if !queue.is_dirty.swap(true, Ordering::Relaxed) {
+            self.dirty.lock().push(Arc::clone(queue));
+        }
+    }
+
+    /// One round of the flush service: brings the log to the device as far as it was written.
+    /// After a failure the log takes no more messages. Whether there was anything to do.
+    pub fn flush_step(&self) -> Result<bool, Error> {
+        self.log.flush()
+    }
+
+    /// Waits until something was appended since the last flush, at most for `timeout`.
+    pub fn wait_unflushed(&self, timeout: std::time::Duration) {
+        self.log.wait_unflushed(timeout);
+    }
+
+    /// Prepares memory and files ahead of the log's end; whether there is more to prepare.
+    pub fn prepare_step(&self) -> Result<bool, Error> {
+        self.log.prepare()
+    }
+
+    /// Brings queues to the device, then says so in the checkpoint.
+    pub fn checkpoint_step(&self) -> Result<(), Error> {
+        let newest = self.dispatching.lock().newest;
+        let dirty = std::mem::take(&mut *self.dirty.lock());
+        for queue in dirty {
+            queue.is_dirty.store(false, Ordering::Relaxed);
+            queue.flush()?;
+        }
+        let mut known = self.checkpoint.load();
+        if let Some((ms, at)) = newest
+            && at < self.log.flushed.get()
+        {
+            (known.queues_ms, known.queues_at, known.log_ms) = (ms, at, ms);
+            self.checkpoint.save(&known)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the use of the store in order.
+    pub fn close(&self) -> Result<(), Error> {
+        if self.is_closed.swap(true, Ordering::SeqCst) {
+            return Ok(());
+        }
+        self.log.refuse("the store is being closed".to_owned());
+        self.log.flush()?;
+        self.dispatch(&mut |_| {});
+        self.checkpoint_step()?;
+        if let Some(index) = &self.index {
+            index.flush()?;
+        }
+        let newest = self.dispatching.lock().newest;
+        if let Some((ms, at)) = newest {
+            let known = Checkpoint { log_ms: ms, queues_ms: ms, index_ms: ms, queues_at: at };
+            self.checkpoint.save(&known)?;
+        }
+        self.log.drop_unused()?;
+        let abort = self.settings.root.join(ABORT);
+        self.disk.remove(&abort).map_err(Error::io(&abort))
+    }
+
+    #[must_use]
+    pub fn flushes_synchronously(&self) -> bool {
+        self.settings.flush == FlushMode::Sync
+    }
+
+    #[must_use]
+    pub fn flushed_watermark(&self) -> &Watermark {
+        &self.log.flushed
+    }
+
+    /// Below this, messages may be seen.
+    #[must_use]
+    pub fn visible(&self) -> LogOffset {
+        self.log.visible()
+    }
+
+    /// Why no more messages are taken, if so.
+    pub fn check_writable(&self) -> Result<(), AppendError> {
+        self.log.check_writable()
+    }
+
+    /// The offsets of a queue that can be read; empty if it does not exist.
+    #[must_use]
+    pub fn queue_bounds(&self, topic: &str, queue: QueueId) -> Range<QueueOffset> {
+        let found = self.queues.find(topic, queue);
+        found.map_or(QueueOffset(0)..QueueOffset(0), |queue| queue.bounds())
+    }
+
+    /// One unit of a queue.
+    #[must_use]
+    pub fn unit(&self, topic: &str, queue: QueueId, offset: QueueOffset) -> Option<Unit> {
+        self.queues.find(topic, queue)?.unit(offset)
+    }
+
+    /// Reads units from `from` on whose tag code is wanted, into `units`. Spec `store.md` 11.1.
+    pub fn read(
+        &self,
+        topic: &str,
+        queue: QueueId,
+        from: QueueOffset,
+        limits: ReadLimits,
+        wants: &mut dyn FnMut(i64) -> bool,
+        units: &mut Vec<Unit>,
+    ) -> ReadResult {
+        let nothing = QueueOffset(0);
+        let result = |status, next, bounds: Range<QueueOffset>| ReadResult {
+            status,
+            next,
+            min: bounds.start,
+            end: bounds.end,
+        };
+        let Some(queue) = self.queues.find(topic, queue) else {
+            return result(ReadStatus::NoMatchedLogicQueue, nothing, nothing..nothing);
+        };
+        let bounds = queue.bounds();
+        match from {
+            _ if bounds.end.0 == 0 => result(ReadStatus::NoMessageInQueue, nothing, bounds),
+            _ if from < bounds.start => result(ReadStatus::OffsetTooSmall, bounds.start, bounds),
+            _ if from == bounds.end => result(ReadStatus::OffsetOverflowOne, from, bounds),
+            _ if bounds.end < from => result(ReadStatus::OffsetOverflowBadly, bounds.end, bounds),
+            _ => {
+                let (status, next) = collect(&queue, from, limits, wants, units);
+                result(status, next, bounds)
+            }
+        }
+    }
+
+    /// Appends the record of a unit to `out`.
+    pub fn copy(&self, unit: &Unit, out: &mut Vec<u8>) {
+        self.log.copy(unit, out);
+    }
+
+    /// The record of a unit, not copied.
+    #[must_use]
+    pub fn slice(&self, unit: &Unit) -> Option<Bytes> {
+        self.log.slice(unit)
+    }
+
+    /// The record at a place, if a whole one lies there and may be seen.
+    pub fn record_at(&self, at: LogOffset) -> Result<Option<Bytes>, Error> {
+        Ok(self.log.record_at(at))
+    }
+
+    /// Store time of the oldest message of a queue.
+    #[must_use]
+    pub fn earliest_ms(&self, topic: &str, queue: QueueId) -> Option<Millis> {
+        let queue = self.queues.find(topic, queue)?;
+        self.time_of(&queue, queue.bounds().start)
+    }
+
+    /// Store time of one message.
+    #[must_use]
+    pub fn stored_ms(&self, topic: &str, queue: QueueId, offset: QueueOffset) -> Option<Millis> {
+        let queue = self.queues.find(topic, queue)?;
+        self.time_of(&queue, offset)
+    }
+
+    /// The offset of a store time. Spec `store.md` 11.2.
+    pub fn offset_by_time(
+        &self,
+        topic: &str,
+        queue: QueueId,
+        time: Millis,
+        boundary: Boundary,
+    ) -> Result<QueueOffset, Error> {
+        let Some(queue) = self.queues.find(topic, queue) else { return Ok(QueueOffset(0)) };
+        let bounds = queue.bounds();
+        let is_before = |offset: u64| {
+            let stored = self.time_of(&queue, QueueOffset(offset)).unwrap_or(Millis::MIN);
+            match boundary {
+                Boundary::Lower => stored < time,
+                Boundary::Upper => stored <= time,
+            }
+        };
+        let (mut low, mut high) = (bounds.start.0, bounds.end.0);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if is_before(middle) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        Ok(QueueOffset(match boundary {
+            Boundary::Lower => low,
+            Boundary::Upper => low.saturating_sub(1).max(bounds.start.0),
+        }))
+    }
+
+    /// Places of records that may carry the key.
+    pub fn query_by_key(
+        &self,
+        topic: &str,
+        key: &str,
+        max: usize,
+        from_ms: Millis,
+        to_ms: Millis,
+    ) -> Result<Vec<LogOffset>, Error> {
+        let index = self.index.as_ref();
+        Ok(index.map_or(Vec::new(), |it| it.query(key_hash(topic, key), max, from_ms, to_ms)))
+    }
+
+    /// The record was written recently enough to be in memory, most likely.
+    #[must_use]
+    pub fn is_warm(&self, at: LogOffset) -> bool {
+        const RECENT_LEN: u64 = 8 << 30;
+        self.log.end().0.saturating_sub(at.0) < RECENT_LEN
+    }
+
+    /// Removes a topic's queues; its records stay in the log until they are too old.
+    pub fn delete_topic(&self, topic: &str) -> Result<(), Error> {
+        self.queues.remove_topic(topic)
+    }
+
+    fn queue_for_append(&self, message: &Message<'_>) -> Result<Arc<ConsumeQueue>, AppendError> {
+        let queue = self.queues.find_or_create(message.topic, message.queue_id);
+        queue.map_err(|error| AppendError::NotWritable(error.to_string()))
+    }
+
+    fn key_hashes(&self, message: &Message<'_>) -> Vec<u32> {
+        if self.index.is_none() {
+            return Vec::new();
+        }
+        hashes(message.topic, message.properties)
+    }
+
+    fn time_of(&self, queue: &ConsumeQueue, offset: QueueOffset) -> Option<Millis> {
+        let record = self.log.slice(&queue.unit(offset)?)?;
+        Some(Record::parse(&record).ok()?.stored_ms)
+    }
+}
+
+/// Hashes of the keys under which a record is found: its unique key, its words of `KEYS`, and its
+/// tags as `T#tags` (`since-5.3.md` 5.3).
+pub(crate) fn hashes(topic: &str, properties: &[u8]) -> Vec<u32> {
+    use apogee_types::properties::{name, pairs};
+    let mut hashes = Vec::new();
+    for (key, value) in pairs(properties) {
+        match key {
+            name::UNIQ_KEY => hashes.push(key_hash(topic, value)),
+            name::KEYS => {
+                hashes.extend(value.split(' ').filter(|it| !it.is_empty()).map(|it| key_hash(topic, it)));
+            }
+            name::TAGS => hashes.push(key_hash(topic, &format!("T#{value}"))),
+            _ => {}
+        }
+    }
+    hashes
+}
+
+/// Collects wanted units; says how it went and where to go on.
+fn collect(
+    queue: &ConsumeQueue,
+    from: QueueOffset,
+    limits: ReadLimits,
+    wants: &mut dyn FnMut(i64) -> bool,
+    units: &mut Vec<Unit>,
+) -> (ReadStatus, QueueOffset) {
+    /// Units that one read looks at: upstream's `maxFilterMessageSize` of 16,000 bytes.
+    const SCAN_COUNT_MAX: u64 = 800;
+    let mut next = from;
+    let mut bytes = 0;
+    queue.scan(from, |offset, unit| {
+        let is_full = limits.count <= units.len()
+            || (!units.is_empty() && limits.bytes < bytes + unit.len as usize);
+        if is_full || from.plus(SCAN_COUNT_MAX) <= offset {
+            return false;
+        }
+        next = offset.plus(1);
+        if wants(unit.tags_code) {
+            bytes += unit.len as usize;
+            units.push(unit);
+        }
+        true
+    });
+    let status =
+        if units.is_empty() { ReadStatus::NoMatchedMessage } else { ReadStatus::Found };
+    (status, next)
+}
