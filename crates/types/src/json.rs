@@ -28,10 +28,13 @@ pub enum JsonError {
 
 /// Reads a value, strictly if possible.
 pub fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, JsonError> {
-    if let Ok(value) = serde_json::from_slice(body) {
+    let text = std::str::from_utf8(body).map_err(|_| JsonError::NotUtf8)?;
+    // A reference is legal JSON, but of another meaning than it seems.
+    if !text.contains("$ref")
+        && let Ok(value) = serde_json::from_str(text)
+    {
         return Ok(value);
     }
-    let text = std::str::from_utf8(body).map_err(|_| JsonError::NotUtf8)?;
     coerce::from_value(parser::parse(text)?)
 }
 

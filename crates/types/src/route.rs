@@ -81,10 +81,13 @@ pub struct TopicRouteData {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub order_topic_conf: Option<Arc<str>>,
     pub queue_datas: Vec<QueueData>,
-    /// Of a static topic; kept as brokers send it.
+    /// Of a static topic.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub topic_queue_mapping_by_broker: Option<BTreeMap<Arc<str>, Arc<serde_json::Value>>>,
+    pub topic_queue_mapping_by_broker: Option<QueueMappings>,
 }
+
+/// How a static topic's queues lie on brokers, by name: kept as brokers send it.
+pub type QueueMappings = BTreeMap<Arc<str>, Arc<serde_json::Value>>;
 
 /// All brokers, by name and by cluster.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
