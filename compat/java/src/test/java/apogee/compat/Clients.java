@@ -28,9 +28,9 @@ import org.apache.rocketmq.common.message.MessageExt;
 import org.apache.rocketmq.common.message.MessageQueue;
 import org.apache.rocketmq.tools.admin.DefaultMQAdminExt;
 import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.extension.AfterTestExecutionCallback;
 import org.junit.jupiter.api.extension.ExtendWith;
 import org.junit.jupiter.api.extension.ExtensionContext;
-import org.junit.jupiter.api.extension.TestWatcher;
 
 /** What every test class needs: clients of its server, closed after each test, and ways to wait. */
 @ExtendWith(Clients.ServerLog.class)
@@ -41,8 +41,18 @@ abstract class Clients {
 
     private final ConcurrentLinkedDeque<AutoCloseable> open = new ConcurrentLinkedDeque<>();
 
-    /** The server that this class talks to. */
-    Server server() {
+    private Server server;
+
+    /** The server that this class talks to, started when first asked for. */
+    final synchronized Server server() {
+        if (server == null) {
+            server = startServer();
+        }
+        return server;
+    }
+
+    /** Classes with a server of their own say here which. */
+    Server startServer() {
         return Server.shared();
     }
 
@@ -287,13 +297,15 @@ abstract class Clients {
         }
     }
 
-    /** Prints the end of the server's log under a failed test. */
-    static final class ServerLog implements TestWatcher {
+    /** Prints the end of the server's log under a failed test, before the server is closed. */
+    static final class ServerLog implements AfterTestExecutionCallback {
         @Override
-        public void testFailed(ExtensionContext context, Throwable cause) {
-            context.getTestInstance().ifPresent(test -> System.out.println(
-                "FAILED " + context.getRequiredTestClass().getSimpleName() + ": " + context.getDisplayName()
-                    + " (" + cause + ")\n" + ((Clients) test).server().logTail()));
+        public void afterTestExecution(ExtensionContext context) {
+            Server server = ((Clients) context.getRequiredTestInstance()).server;
+            if (context.getExecutionException().isPresent() && server != null) {
+                System.out.println("FAILED " + context.getRequiredTestClass().getSimpleName() + ": "
+                    + context.getDisplayName() + " (" + context.getExecutionException().get() + ")\n" + server.logTail());
+            }
         }
     }
 }

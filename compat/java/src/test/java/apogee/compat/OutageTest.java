@@ -22,7 +22,6 @@ import org.junit.jupiter.api.AfterEach;
 abstract class OutageTest extends Clients {
     static final int QUEUES = 4;
 
-    private Server server;
     private final AtomicBoolean enough = new AtomicBoolean();
     private Thread sender;
     private Throwable senderFailure;
@@ -35,11 +34,8 @@ abstract class OutageTest extends Clients {
     abstract Map<String, String> settings();
 
     @Override
-    synchronized Server server() {
-        if (server == null) {
-            server = Server.start(settings());
-        }
-        return server;
+    final Server startServer() {
+        return Server.start(settings());
     }
 
     @AfterEach

@@ -29,17 +29,12 @@ import org.junit.jupiter.api.Test;
  */
 @Order(1) // the longest, though it only waits
 class RetentionTest extends Clients {
-    private Server server;
-
     @Override
-    synchronized Server server() {
-        if (server == null) {
-            server = Server.start(Map.of(
-                "mappedFileSizeCommitLog", String.valueOf(1 << 20),
-                "fileReservedTime", "0",
-                "deleteWhen", IntStream.range(0, 24).mapToObj(h -> String.format("%02d", h)).collect(Collectors.joining(";"))));
-        }
-        return server;
+    Server startServer() {
+        return Server.start(Map.of(
+            "mappedFileSizeCommitLog", String.valueOf(1 << 20),
+            "fileReservedTime", "0",
+            "deleteWhen", IntStream.range(0, 24).mapToObj(h -> String.format("%02d", h)).collect(Collectors.joining(";"))));
     }
 
     @AfterEach

@@ -14,25 +14,25 @@ import org.junit.jupiter.api.Test;
 
 /** A server that creates nothing unasked and takes small messages only. */
 class StrictServerTest extends Clients {
-    private static Server server;
+    private static Server own;
 
     @Override
-    Server server() {
+    Server startServer() {
         synchronized (StrictServerTest.class) {
-            if (server == null) {
-                server = Server.start(Map.of(
+            if (own == null) {
+                own = Server.start(Map.of(
                     "autoCreateTopicEnable", "false",
                     "autoCreateSubscriptionGroup", "false",
                     "maxMessageSize", "65536"));
             }
-            return server;
+            return own;
         }
     }
 
     @AfterAll
     static void stop() {
-        if (server != null) {
-            server.close();
+        if (own != null) {
+            own.close();
         }
     }
 
