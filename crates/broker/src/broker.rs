@@ -101,7 +101,8 @@ impl Broker {
     ) -> Result<Self, Error> {
         let loaded = Loaded::read(&documents)?;
         let system = system_topics(&identity, &settings);
-        let levels = Levels::parse(&settings.message_delay_level).map_err(Error::InvalidParameter)?;
+        let levels =
+            Levels::parse(&settings.message_delay_level).map_err(Error::InvalidParameter)?;
         let mut stamp = Vec::new();
         properties::push(&mut stamp, name::MSG_REGION, &settings.region_id);
         properties::push(&mut stamp, name::TRACE_ON, "true");
@@ -163,9 +164,9 @@ impl Broker {
 
     /// Names of the topics that belong to the system.
     #[must_use]
-    pub fn system_topics(&self) -> Vec<String> {
+    pub fn system_topics(&self) -> Vec<Arc<str>> {
         let topics = system_topics(&self.identity, &self.settings);
-        topics.into_iter().map(|topic| topic.topic_name.to_string()).collect()
+        topics.into_iter().map(|topic| topic.topic_name).collect()
     }
 
     pub(crate) fn random_below(&self, count: i32) -> Option<i32> {

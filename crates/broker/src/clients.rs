@@ -233,7 +233,8 @@ impl Clients {
     #[must_use]
     pub fn groups_of(&self, topic: &str) -> Vec<Arc<str>> {
         let state = self.state.lock();
-        let subscribed = state.consumers.iter().filter(|(_, it)| it.subscriptions.contains_key(topic));
+        let subscribed =
+            state.consumers.iter().filter(|(_, it)| it.subscriptions.contains_key(topic));
         let mut groups: Vec<_> = subscribed.map(|(group, _)| Arc::clone(group)).collect();
         groups.sort();
         groups

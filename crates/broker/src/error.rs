@@ -5,9 +5,13 @@ use apogee_types::names::NameError;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     // The caller can act.
-    #[error("topic[{topic}] not exist, apply first please! It can be created with updateTopic, or by sending with autoCreateTopicEnable=true")]
+    #[error(
+        "topic[{topic}] not exist, apply first please! It can be created with updateTopic, or by sending with autoCreateTopicEnable=true"
+    )]
     NoSuchTopic { topic: String },
-    #[error("subscription group [{group}] does not exist; create it with updateSubGroup or set autoCreateSubscriptionGroup=true")]
+    #[error(
+        "subscription group [{group}] does not exist; create it with updateSubGroup or set autoCreateSubscriptionGroup=true"
+    )]
     NoSuchGroup { group: String },
     #[error(transparent)]
     IllegalName(#[from] NameError),
@@ -29,11 +33,17 @@ pub enum Error {
     IllegalSubscription(String),
     #[error("the consumer's group info not exist: group[{group}] has no live client here")]
     GroupOffline { group: String },
-    #[error("the consumer's subscription not exist: group[{group}] does not subscribe topic[{topic}]")]
+    #[error(
+        "the consumer's subscription not exist: group[{group}] does not subscribe topic[{topic}]"
+    )]
     NotSubscribed { group: String, topic: String },
-    #[error("the consumer's subscription not latest: the broker has version {known}, the request {asked}")]
+    #[error(
+        "the consumer's subscription not latest: the broker has version {known}, the request {asked}"
+    )]
     SubscriptionNotLatest { known: i64, asked: i64 },
-    #[error("The broker does not support consumer to filter message by SQL92; set enablePropertyFilter=true")]
+    #[error(
+        "The broker does not support consumer to filter message by SQL92; set enablePropertyFilter=true"
+    )]
     FilterNotSupported,
     #[error("{0} is not supported by this server")]
     NotSupported(&'static str),

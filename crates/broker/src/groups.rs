@@ -45,7 +45,8 @@ impl Groups {
     pub fn new(file: GroupTable, auto_create: bool) -> Self {
         let mut table = file;
         for name in SYSTEM_GROUPS {
-            let config = || GroupConfig { consume_broadcast_enable: true, ..GroupConfig::new(name) };
+            let config =
+                || GroupConfig { consume_broadcast_enable: true, ..GroupConfig::new(name) };
             table.subscription_group_table.entry((*name).into()).or_insert_with(|| config().into());
         }
         Self { table: RwLock::new(table), auto_create }

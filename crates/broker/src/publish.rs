@@ -293,8 +293,7 @@ impl Broker {
     ) -> Message<'a> {
         let is_multi_tag = topic.topic_filter_type == "MULTI_TAG";
         // The address bits describe our own view of the two addresses; the store sets them.
-        let sys_flag =
-            send.sys_flag.without(SysFlag::BORN_HOST_V6.with(SysFlag::STORE_HOST_V6));
+        let sys_flag = send.sys_flag.without(SysFlag::BORN_HOST_V6.with(SysFlag::STORE_HOST_V6));
         Message {
             topic: &topic.topic_name,
             queue_id,

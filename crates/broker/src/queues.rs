@@ -55,7 +55,10 @@ impl Broker {
         let bounds = self.store.queue_bounds(topic, queue);
         let is_young = bounds.start.0 == 0
             && 0 < bounds.end.0
-            && self.store.unit(topic, queue, bounds.start).is_some_and(|it| self.store.is_warm(it.at));
+            && self
+                .store
+                .unit(topic, queue, bounds.start)
+                .is_some_and(|it| self.store.is_warm(it.at));
         Ok(if zero_if_none && is_young { GroupOffset::Young } else { GroupOffset::None })
     }
 

@@ -36,12 +36,8 @@ impl Broker {
             return Ok(());
         }
         let retry_topic = names::retry_topic(back.group);
-        let retry = self.topics.find_or_create(
-            &retry_topic,
-            config.retry_queue_count,
-            back.unit_mode,
-            now,
-        );
+        let retry =
+            self.topics.find_or_create(&retry_topic, config.retry_queue_count, back.unit_mode, now);
         if !retry.perm.has(Perm::WRITE) {
             let what = "Writing";
             return Err(Error::TopicNotPermitted { topic: retry_topic, what, perm: retry.perm.0 });

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use apogee_types::Millis;
 use apogee_types::config::{DataVersion, Perm, TopicConfig};
@@ -42,6 +43,8 @@ pub struct Template<'a> {
 pub struct Topics {
     table: RwLock<TopicTable>,
     changed: Mutex<Vec<Arc<str>>>,
+    /// Mirrors whether `changed` holds something.
+    has_changed: AtomicBool,
     /// `autoCreateTopicEnable`.
     auto_create: bool,
 }
@@ -54,7 +57,9 @@ impl Topics {
         let system = system.into_iter().map(|topic| (Arc::clone(&topic.topic_name), topic.into()));
         table.topic_config_table.extend(system);
         table.topic_config_table.extend(file.topic_config_table);
-        Self { table: RwLock::new(table), changed: Mutex::default(), auto_create }
+        let changed = Mutex::new(table.topic_config_table.keys().cloned().collect());
+        let has_changed = AtomicBool::new(true);
+        Self { table: RwLock::new(table), changed, has_changed, auto_create }
     }
 
     #[must_use]
@@ -83,7 +88,7 @@ impl Topics {
         table.topic_config_table.insert(Arc::clone(&name), Arc::new(config));
         table.data_version = table.data_version.next(now);
         drop(table);
-        self.changed.lock().push(name);
+        self.note(name);
     }
 
     /// Removes a topic; `false` if there was none.
@@ -92,7 +97,7 @@ impl Topics {
         let Some((name, _)) = table.topic_config_table.remove_entry(topic) else { return false };
         table.data_version = table.data_version.next(now);
         drop(table);
-        self.changed.lock().push(name);
+        self.note(name);
         true
     }
 
@@ -129,10 +134,32 @@ impl Topics {
         })
     }
 
+    #[must_use]
+    pub fn has_changed(&self) -> bool {
+        self.has_changed.load(Ordering::Acquire)
+    }
+
     /// Names whose configuration changed since the last call.
     #[must_use]
     pub fn take_changed(&self) -> Vec<Arc<str>> {
+        self.has_changed.store(false, Ordering::Release);
         std::mem::take(&mut *self.changed.lock())
+    }
+
+    /// The topics that changed since the last call, as they are now; deleted ones are left out.
+    #[must_use]
+    pub fn changed_topics(&self) -> BTreeMap<Arc<str>, Arc<TopicConfig>> {
+        let changed = self.take_changed();
+        let table = self.table.read();
+        let find = |name: Arc<str>| {
+            Some((Arc::clone(&name), table.topic_config_table.get(&name)?.clone()))
+        };
+        changed.into_iter().filter_map(find).collect()
+    }
+
+    fn note(&self, name: Arc<str>) {
+        self.changed.lock().push(name);
+        self.has_changed.store(true, Ordering::Release);
     }
 
     fn inherited(&self, template: &Template<'_>) -> Option<TopicConfig> {
@@ -164,7 +191,7 @@ impl Topics {
             queues = config.write_queue_count,
             "topic created"
         );
-        self.changed.lock().push(Arc::clone(&config.topic_name));
+        self.note(Arc::clone(&config.topic_name));
         config
     }
 }

@@ -171,7 +171,10 @@ mod tests {
         waiters.expire(99);
         assert!(later.try_recv().is_err());
         waiters.expire(100);
-        assert_eq!((later.try_recv(), other_tag.try_recv()), (Ok(Wake::Deadline), Ok(Wake::Deadline)));
+        assert_eq!(
+            (later.try_recv(), other_tag.try_recv()),
+            (Ok(Wake::Deadline), Ok(Wake::Deadline))
+        );
         assert!(waiters.is_empty());
     }
 

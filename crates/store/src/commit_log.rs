@@ -77,13 +77,7 @@ impl CommitLog {
     ) -> Result<Self, Error> {
         let (dir, len) = (&settings.commit_log_dir, settings.segment_len);
         let segments = Segments::open(disk, dir, len, "mappedFileSizeCommitLog")?;
-        let tail = Tail {
-            end: 0,
-            file: None,
-            last_ms: 0,
-            entries: VecDeque::new(),
-            refused: None,
-        };
+        let tail = Tail { end: 0, file: None, last_ms: 0, entries: VecDeque::new(), refused: None };
         Ok(Self {
             segments,
             clock,
@@ -315,7 +309,8 @@ impl CommitLog {
             return Ok(false);
         }
         if let Err(error) = self.segments.sync(from.0, to.0) {
-            let reason = format!("the device did not take the log ({error}); replace it and restart");
+            let reason =
+                format!("the device did not take the log ({error}); replace it and restart");
             self.refuse(reason.clone());
             self.flushed.fail(reason);
             return Err(error);

@@ -214,8 +214,7 @@ impl ConsumeQueue {
             }
         }
         self.set_end(low);
-        let is_blank =
-            |offset| self.unit_at(offset).is_some_and(|unit| unit.len == BLANK_LEN);
+        let is_blank = |offset| self.unit_at(offset).is_some_and(|unit| unit.len == BLANK_LEN);
         let (mut min, mut high) = (first, low);
         while min < high {
             let middle = min + (high - min) / 2;

@@ -53,12 +53,9 @@ struct Header {
 
 impl Header {
     fn decode(bytes: &[u8; HEADER_LEN as usize]) -> Self {
-        let long = |at: usize| {
-            u64::from_be_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
-        };
-        let int = |at: usize| {
-            u32::from_be_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
-        };
+        let long =
+            |at: usize| u64::from_be_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
+        let int = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
         Self {
             begin_ms: long(0) as i64,
             end_ms: long(8) as i64,
@@ -239,9 +236,8 @@ impl IndexFile {
         while 0 < number && number < self.header.next_entry && found.len() < max {
             let mut entry = [0; ENTRY_LEN as usize];
             self.file.read_at(entry_at(slot_count, number), &mut entry);
-            let int = |at: usize| {
-                u32::from_be_bytes(entry[at..at + 4].try_into().expect("four bytes"))
-            };
+            let int =
+                |at: usize| u32::from_be_bytes(entry[at..at + 4].try_into().expect("four bytes"));
             let at = u64::from_be_bytes(entry[4..12].try_into().expect("eight bytes"));
             // Seconds are rounded down: the time lies within the second that follows.
             let stored_ms = self.header.begin_ms + i64::from(int(12)) * 1000;

@@ -47,16 +47,17 @@ pub(crate) fn refuse_foreign(disk: &dyn Disk, settings: &Settings) -> Result<(),
 
 /// Finds the end of the log, cuts off what a crash left half-written, and dispatches what the
 /// queues and the index lack.
-pub(crate) fn recover(
-    store: &Store,
-    known: &Checkpoint,
-    was_unclean: bool,
-) -> Result<(), Error> {
+pub(crate) fn recover(store: &Store, known: &Checkpoint, was_unclean: bool) -> Result<(), Error> {
     let start = start(store, known, was_unclean);
     let scanned = scan(store, start)?;
     if was_unclean {
         let (records, from, to) = (scanned.count, start, scanned.end);
-        tracing::info!(records, from, to, "the last stop was not clean: log checked from the checkpoint on");
+        tracing::info!(
+            records,
+            from,
+            to,
+            "the last stop was not clean: log checked from the checkpoint on"
+        );
     }
     cut(store, scanned.end)?;
     for queue in store.queues.all() {
@@ -137,8 +138,8 @@ fn next(file: &dyn DiskFile, place: u64, at: u64) -> Found {
     }
     let bytes = file.slice(place, len as usize);
     // The place is compared as well: bytes of an earlier use of the file may look like a record.
-    let is_whole = Record::parse(&bytes)
-        .is_ok_and(|record| record.at.0 == at && record.check_body().is_ok());
+    let is_whole =
+        Record::parse(&bytes).is_ok_and(|record| record.at.0 == at && record.check_body().is_ok());
     if is_whole { Found::Record(bytes) } else { Found::Nothing }
 }
 
@@ -150,8 +151,8 @@ fn redispatch(
 ) -> Result<(), Error> {
     use apogee_types::SysFlag;
     let transaction = record.sys_flag.transaction();
-    let is_half =
-        transaction == SysFlag::TRANSACTION_PREPARED || transaction == SysFlag::TRANSACTION_ROLLBACK;
+    let is_half = transaction == SysFlag::TRANSACTION_PREPARED
+        || transaction == SysFlag::TRANSACTION_ROLLBACK;
     if is_half {
         return Ok(());
     }

@@ -158,7 +158,10 @@ impl Store {
             _lock: lock,
         };
         crate::recovery::recover(&store, &known, was_unclean)?;
-        store.disk.replace(&abort, std::process::id().to_string().as_bytes()).map_err(Error::io(&abort))?;
+        store
+            .disk
+            .replace(&abort, std::process::id().to_string().as_bytes())
+            .map_err(Error::io(&abort))?;
         Ok(store)
     }
 
@@ -210,9 +213,9 @@ impl Store {
         let unit = Unit { at: entry.at, len: entry.len, tags_code: entry.tags_code };
         let put = queue.append(entry.queue_offset, &unit).and_then(|()| {
             let index = self.index.iter();
-            index.flat_map(|index| entry.keys.iter().map(move |hash| (index, hash))).try_for_each(
-                |(index, hash)| index.put(*hash, entry.at, entry.stored_ms),
-            )
+            index
+                .flat_map(|index| entry.keys.iter().map(move |hash| (index, hash)))
+                .try_for_each(|(index, hash)| index.put(*hash, entry.at, entry.stored_ms))
         });
         if let Err(error) = put {
             tracing::error!(topic = &*queue.topic, queue = %queue.id, %error,
@@ -461,7 +464,9 @@ pub(crate) fn hashes(topic: &str, properties: &[u8]) -> Vec<u32> {
         match key {
             name::UNIQ_KEY => hashes.push(key_hash(topic, value)),
             name::KEYS => {
-                hashes.extend(value.split(' ').filter(|it| !it.is_empty()).map(|it| key_hash(topic, it)));
+                hashes.extend(
+                    value.split(' ').filter(|it| !it.is_empty()).map(|it| key_hash(topic, it)),
+                );
             }
             name::TAGS => hashes.push(key_hash(topic, &format!("T#{value}"))),
             _ => {}
@@ -495,7 +500,6 @@ fn collect(
         }
         true
     });
-    let status =
-        if units.is_empty() { ReadStatus::NoMatchedMessage } else { ReadStatus::Found };
+    let status = if units.is_empty() { ReadStatus::NoMatchedMessage } else { ReadStatus::Found };
     (status, next)
 }

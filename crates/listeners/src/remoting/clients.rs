@@ -50,10 +50,7 @@ fn heart_beat(call: &mut Call<'_>, _: HeartBeat) -> Answer<HeartBeatResponse> {
     for data in beat.producer_data_set {
         broker.clients.beat_producer(&client, &data.group_name, now);
     }
-    Ok(Reply::Now(HeartBeatResponse {
-        supports_v2: true,
-        is_sub_change: is_changed,
-    }))
+    Ok(Reply::Now(HeartBeatResponse { supports_v2: true, is_sub_change: is_changed }))
 }
 
 /// Steps of spec `client-behaviour.md` 3. A group that may not be created is passed over.
@@ -65,8 +62,8 @@ fn beat_consumer(broker: &Broker, client: &Client, data: ConsumerData, without_s
         let unit_mode = data.unit_mode;
         broker.topics.find_or_create(&retry_topic, config.retry_queue_count, unit_mode, now);
     }
-    let notify =
-        broker.settings.notify_consumer_ids_changed_enable && config.notify_consumer_ids_changed_enable;
+    let notify = broker.settings.notify_consumer_ids_changed_enable
+        && config.notify_consumer_ids_changed_enable;
     let beat = GroupBeat {
         group: data.group_name,
         consume_type: data.consume_type,
@@ -125,10 +122,7 @@ fn check_config(call: &mut Call<'_>, _: CheckClientConfig) -> Answer<Empty> {
     Err(apogee_broker::Error::FilterNotSupported.into())
 }
 
-fn consumer_connections(
-    call: &mut Call<'_>,
-    request: GetConsumerConnectionList,
-) -> Answer<Empty> {
+fn consumer_connections(call: &mut Call<'_>, request: GetConsumerConnectionList) -> Answer<Empty> {
     let group = &request.consumer_group;
     let Some(live) = call.broker().clients.consumer_group(group) else {
         let remark = format!("the consumer group[{group}] not online");
@@ -146,10 +140,7 @@ fn consumer_connections(
     json_body(Empty, &connections)
 }
 
-fn producer_connections(
-    call: &mut Call<'_>,
-    request: GetProducerConnectionList,
-) -> Answer<Empty> {
+fn producer_connections(call: &mut Call<'_>, request: GetProducerConnectionList) -> Answer<Empty> {
     let group = &request.producer_group;
     let producers = call.broker().clients.producers(group);
     if producers.is_empty() {

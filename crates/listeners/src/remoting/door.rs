@@ -19,6 +19,8 @@ pub struct Door {
     pub router: Router,
     pub broker: Option<Arc<Broker>>,
     pub names: Option<Arc<NameServer>>,
+    /// Told when topics changed: whoever registers with name servers elsewhere waits for it.
+    pub changed: tokio::sync::Notify,
     admission: Arc<Admission>,
     next_connection: AtomicU64,
 }
@@ -42,8 +44,14 @@ impl Door {
         broker: Option<Arc<Broker>>,
         names: Option<Arc<NameServer>>,
     ) -> Arc<Self> {
-        let (admission, next_connection) = (Arc::default(), AtomicU64::new(1));
-        Arc::new(Self { router, broker, names, admission, next_connection })
+        Arc::new(Self {
+            router,
+            broker,
+            names,
+            changed: tokio::sync::Notify::new(),
+            admission: Arc::default(),
+            next_connection: AtomicU64::new(1),
+        })
     }
 
     #[must_use]
@@ -54,6 +62,14 @@ impl Door {
     #[must_use]
     pub fn names(&self) -> &Arc<NameServer> {
         self.names.as_ref().expect("a name server's requests are routed only where one is")
+    }
+
+    /// Topics were created, changed or deleted: name servers are to know at once.
+    pub fn topics_changed(&self) {
+        if let (Some(names), Some(broker)) = (&self.names, &self.broker) {
+            names.register_own(broker);
+        }
+        self.changed.notify_one();
     }
 
     /// Accepts connections until the listener fails for good; each runs as a task of its own,

@@ -5,9 +5,8 @@ use apogee_types::names;
 use apogee_wire::remoting::ResponseCode;
 use apogee_wire::remoting::bodies::SubscriptionGroupList;
 use apogee_wire::remoting::requests::{
-    DeleteGroup, GetAllGroupConfig, GetAllGroupConfigResponse,
-    GetGroupConfig, UpdateAndCreateGroup,
-    UpdateAndCreateGroupList,
+    DeleteGroup, GetAllGroupConfig, GetAllGroupConfigResponse, GetGroupConfig,
+    UpdateAndCreateGroup, UpdateAndCreateGroupList,
 };
 use apogee_wire::remoting::table::Empty;
 
@@ -38,9 +37,8 @@ fn create_list(call: &mut Call<'_>, _: UpdateAndCreateGroupList) -> Answer<Empty
 fn put(call: &Call<'_>, configs: Vec<GroupConfig>) -> Answer<Empty> {
     let broker = call.door.broker();
     for config in &configs {
-        names::check_group(&config.group_name).map_err(|error| {
-            Refusal::new(ResponseCode::INVALID_PARAMETER, error.to_string())
-        })?;
+        names::check_group(&config.group_name)
+            .map_err(|error| Refusal::new(ResponseCode::INVALID_PARAMETER, error.to_string()))?;
     }
     let now = broker.clock.now_ms();
     configs.into_iter().for_each(|config| broker.groups.put(config, now));
@@ -48,10 +46,7 @@ fn put(call: &Call<'_>, configs: Vec<GroupConfig>) -> Answer<Empty> {
     Ok(Reply::Now(Empty))
 }
 
-fn all(
-    call: &mut Call<'_>,
-    _: GetAllGroupConfig,
-) -> Answer<GetAllGroupConfigResponse> {
+fn all(call: &mut Call<'_>, _: GetAllGroupConfig) -> Answer<GetAllGroupConfigResponse> {
     let table = call.broker().groups.table();
     let total_group_count = Some(table.subscription_group_table.len() as i32);
     json_body(GetAllGroupConfigResponse { total_group_count }, &table)

@@ -5,15 +5,31 @@ pub mod door;
 pub mod errors;
 pub mod groups;
 pub mod locks;
+pub mod names;
 pub mod offsets;
 pub mod pending;
 pub mod pull;
 pub mod queries;
 pub mod queues;
 pub mod router;
+pub mod routes;
 pub mod send;
 pub mod session;
 pub mod topics;
 
 pub use door::{Door, Peer};
 pub use router::{Call, Refusal, Reply, Router};
+
+/// What a broker answers.
+#[must_use]
+pub fn broker_routes(router: Router) -> Router {
+    let messages = queries::routes(pull::routes(send::routes(router)));
+    let positions = locks::routes(queues::routes(offsets::routes(messages)));
+    groups::routes(topics::routes(clients::routes(positions)))
+}
+
+/// What a name server answers.
+#[must_use]
+pub fn name_server_routes(router: Router) -> Router {
+    routes::routes(router)
+}

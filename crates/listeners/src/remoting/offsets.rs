@@ -3,9 +3,7 @@
 use apogee_broker::offsets::Committed;
 use apogee_broker::queues::GroupOffset;
 use apogee_wire::remoting::ResponseCode;
-use apogee_wire::remoting::requests::{
-    OffsetResponse, QueryConsumerOffset, UpdateConsumerOffset,
-};
+use apogee_wire::remoting::requests::{OffsetResponse, QueryConsumerOffset, UpdateConsumerOffset};
 use apogee_wire::remoting::table::Empty;
 
 use super::router::{Answer, Call, Refusal, Reply, Router};

@@ -3,9 +3,7 @@
 use apogee_broker::queries::Query;
 use apogee_types::LogOffset;
 use apogee_wire::remoting::ResponseCode;
-use apogee_wire::remoting::requests::{
-    QueryMessage, QueryMessageResponse, ViewMessageById,
-};
+use apogee_wire::remoting::requests::{QueryMessage, QueryMessageResponse, ViewMessageById};
 use apogee_wire::remoting::table::Empty;
 
 use super::router::{Answer, Call, Refusal, Reply, Router};

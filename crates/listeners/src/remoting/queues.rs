@@ -38,10 +38,7 @@ fn by_time(call: &mut Call<'_>, request: SearchOffset) -> Answer<OffsetResponse>
     Ok(Reply::Now(OffsetResponse { offset: offset.0 as i64 }))
 }
 
-fn earliest(
-    call: &mut Call<'_>,
-    request: GetEarliestStoreTime,
-) -> Answer<TimestampResponse> {
+fn earliest(call: &mut Call<'_>, request: GetEarliestStoreTime) -> Answer<TimestampResponse> {
     let found = call.broker().earliest_ms(&request.topic, request.queue_id)?;
     Ok(Reply::Now(TimestampResponse { timestamp_ms: found.unwrap_or(-1) }))
 }

@@ -45,11 +45,19 @@ pub enum Reply<T> {
     Now(T),
     WithBody(T, Vec<u8>),
     /// Another code than success, but with fields.
-    Coded { code: ResponseCode, remark: &'static str, fields: T },
+    Coded {
+        code: ResponseCode,
+        remark: &'static str,
+        fields: T,
+    },
     /// As `Now`, but only once the device has the log up to there.
     Flushed(T, LogOffset),
     /// With these records as body.
-    Records { remark: &'static str, fields: T, units: Vec<Unit> },
+    Records {
+        remark: &'static str,
+        fields: T,
+        units: Vec<Unit>,
+    },
     /// Someone else answers, through the peer's outbox; or nobody.
     Later,
 }
@@ -162,31 +170,55 @@ fn invoke<R: Request>(
             return call.refuse(output, ResponseCode::INVALID_PARAMETER, &remark);
         }
     };
-    let (head, door) = (call.head(), call.door);
-    let oneway = call.header.is_oneway();
-    match handler(call, request) {
-        _ if oneway => {}
-        Ok(Reply::Now(fields)) => head.write(output, |put| fields.encode(put), |_| {}),
-        Ok(Reply::WithBody(fields, body)) => {
+    match serve::<R>(handler, call, request, output, pending) {
+        Ok(None) => {}
+        Ok(Some(units)) => call.scratch.units = units,
+        Err(refusal) => call.refuse(output, refusal.code, &refusal.remark),
+    }
+}
+
+/// Calls the handler and encodes what it says; gives back the list of records, if it took it.
+fn serve<'a, R: Request>(
+    handler: Handler<R>,
+    call: &mut Call<'a>,
+    request: R::At<'a>,
+    output: &mut Output,
+    pending: &mut Pending,
+) -> Result<Option<Vec<Unit>>, Refusal> {
+    let (head, door, oneway) = (call.head(), call.door, call.header.is_oneway());
+    let reply = handler(call, request)?;
+    Ok(if oneway { None } else { write_reply(door, head, reply, output, pending) })
+}
+
+/// Encodes a reply; gives back the list of records, to be used again.
+fn write_reply<'a, T: Fields<'a>>(
+    door: &Door,
+    head: ResponseHead<'_>,
+    reply: Reply<T>,
+    output: &mut Output,
+    pending: &mut Pending,
+) -> Option<Vec<Unit>> {
+    match reply {
+        Reply::Now(fields) => head.write(output, |put| fields.encode(put), |_| {}),
+        Reply::WithBody(fields, body) => {
             head.write(output, |put| fields.encode(put), |out| out.bytes.extend_from_slice(&body));
         }
-        Ok(Reply::Coded { code, remark, fields }) => {
+        Reply::Coded { code, remark, fields } => {
             let head = ResponseHead { code, remark: Some(remark), ..head };
             head.write(output, |put| fields.encode(put), |_| {});
         }
-        Ok(Reply::Records { remark, fields, units }) => {
+        Reply::Records { remark, fields, units } => {
             let head = ResponseHead { remark: Some(remark), ..head };
-            let broker = door.broker();
-            head.write(output, |put| fields.encode(put), |out| pull::write_records(broker, &units, out));
-            drop(fields);
-            call.scratch.units = units;
+            let records = |out: &mut Output| pull::write_records(door.broker(), &units, out);
+            head.write(output, |put| fields.encode(put), records);
+            return Some(units);
         }
-        Ok(Reply::Flushed(fields, end)) => {
+        Reply::Flushed(fields, end) => {
             pending.push(end, head.opaque, |out| head.write(out, |put| fields.encode(put), |_| {}));
         }
-        Ok(Reply::Later) => {}
-        Err(refusal) => call.refuse(output, refusal.code, &refusal.remark),
+        Reply::Later => {}
     }
+    None
 }
 
 /// A name of a topic or group as text. One with escapes is no legal name; its raw form is refused

@@ -2,6 +2,7 @@
 
 use apogee_broker::publish::{BatchEntry, Places, Published, Send};
 use apogee_broker::retry::SendBack;
+use apogee_types::id::OFFSET_ID_LEN_MAX;
 use apogee_types::properties::{self, name};
 use apogee_types::{LogOffset, SysFlag};
 use apogee_wire::remoting::requests::{
@@ -29,22 +30,25 @@ fn send<'a, 'b>(
     call: &'b mut Call<'a>,
     request: SendMessage<'a>,
 ) -> Answer<SendMessageResponse<'b>> {
-    store(call, SendMessageV2 {
-        producer_group: request.producer_group,
-        topic: request.topic,
-        default_topic: request.default_topic,
-        default_topic_queue_count: request.default_topic_queue_count,
-        queue_id: request.queue_id,
-        sys_flag: request.sys_flag,
-        born_ms: request.born_ms,
-        flag: request.flag,
-        properties: request.properties,
-        reconsume_times: request.reconsume_times,
-        unit_mode: request.unit_mode,
-        max_reconsume_times: request.max_reconsume_times,
-        batch: request.batch,
-        broker_name: None,
-    })
+    store(
+        call,
+        SendMessageV2 {
+            producer_group: request.producer_group,
+            topic: request.topic,
+            default_topic: request.default_topic,
+            default_topic_queue_count: request.default_topic_queue_count,
+            queue_id: request.queue_id,
+            sys_flag: request.sys_flag,
+            born_ms: request.born_ms,
+            flag: request.flag,
+            properties: request.properties,
+            reconsume_times: request.reconsume_times,
+            unit_mode: request.unit_mode,
+            max_reconsume_times: request.max_reconsume_times,
+            batch: request.batch,
+            broker_name: None,
+        },
+    )
 }
 
 fn send_v2<'a, 'b>(
@@ -108,18 +112,17 @@ fn respond<'b>(call: &'b mut Call<'_>, published: &Published) -> Reply<SendMessa
     let broker = call.door.broker();
     let scratch = &mut *call.scratch;
     scratch.ids.clear();
-    let mut put = |at: LogOffset| {
-        let id = broker.message_id(at);
-        scratch.ids.push_str(id.write(&mut [0; apogee_types::id::OFFSET_ID_LEN_MAX]));
+    let put = |ids: &mut String, at: LogOffset| {
+        ids.push_str(broker.message_id(at).write(&mut [0; OFFSET_ID_LEN_MAX]));
     };
     match &published.places {
-        Places::One(at) => put(*at),
+        Places::One(at) => put(&mut scratch.ids, *at),
         Places::Many(places) => {
             for (index, at) in places.iter().enumerate() {
                 if 0 < index {
                     scratch.ids.push(',');
                 }
-                put(*at);
+                put(&mut scratch.ids, *at);
             }
         }
     }

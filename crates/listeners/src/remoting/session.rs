@@ -48,8 +48,12 @@ impl Session for ServerSession {
     }
 
     fn after_batch(&mut self, _output: &mut Output) {
+        let Some(broker) = &self.door.broker else { return };
+        if broker.topics.has_changed() {
+            self.door.topics_changed();
+        }
         if std::mem::take(&mut self.scratch.appended) {
-            self.door.broker().dispatch();
+            broker.dispatch();
         }
     }
 

@@ -30,16 +30,19 @@ pub fn routes(router: Router) -> Router {
 
 fn create(call: &mut Call<'_>, request: UpdateAndCreateTopic) -> Answer<Empty> {
     let attributes = parse_attributes(&request.attributes.unwrap_or_default())?;
-    put(call, vec![TopicConfig {
-        attributes,
-        order: request.order,
-        perm: Perm(request.perm),
-        read_queue_count: request.read_queue_count,
-        topic_filter_type: request.topic_filter_type.unwrap_or_else(|| "SINGLE_TAG".to_owned()),
-        topic_name: request.topic.into(),
-        topic_sys_flag: request.topic_sys_flag.unwrap_or(0),
-        write_queue_count: request.write_queue_count,
-    }])
+    put(
+        call,
+        vec![TopicConfig {
+            attributes,
+            order: request.order,
+            perm: Perm(request.perm),
+            read_queue_count: request.read_queue_count,
+            topic_filter_type: request.topic_filter_type.unwrap_or_else(|| "SINGLE_TAG".to_owned()),
+            topic_name: request.topic.into(),
+            topic_sys_flag: request.topic_sys_flag.unwrap_or(0),
+            write_queue_count: request.write_queue_count,
+        }],
+    )
 }
 
 fn create_list(call: &mut Call<'_>, _: UpdateAndCreateTopicList) -> Answer<Empty> {
@@ -77,7 +80,8 @@ fn check(config: &TopicConfig) -> Result<(), Refusal> {
     }
     for count in [config.read_queue_count, config.write_queue_count] {
         if !(0..=QUEUE_COUNT_MAX).contains(&count) {
-            let remark = format!("topic[{topic}] cannot have {count} queues: 0 to {QUEUE_COUNT_MAX}");
+            let remark =
+                format!("topic[{topic}] cannot have {count} queues: 0 to {QUEUE_COUNT_MAX}");
             return Err(invalid(remark));
         }
     }

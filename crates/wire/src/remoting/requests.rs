@@ -216,7 +216,7 @@ requests! {
     } -> Empty;
 
     /// Broker to consumer, one-way: the members of your group have changed.
-    40 NOTIFY_CONSUMER_IDS_CHANGED NotifyGetConsumerListByGroupResponseBodyChanged (Any) {
+    40 NOTIFY_CONSUMER_IDS_CHANGED NotifyConsumerIdsChanged (Any) {
         consumer_group "consumerGroup": String,
     } -> Empty;
 

@@ -1,0 +1,154 @@
+//! The name server's state in this process, and how a broker of this process registers.
+
+use std::sync::Arc;
+
+use apogee_broker::Broker;
+use apogee_control::kv::ORDER_TOPIC_CONFIG;
+use apogee_control::{ChannelId, KvConfig, Registration, Routes};
+use apogee_store::Disk;
+use apogee_types::route::{BrokerData, TopicRouteData};
+use apogee_types::settings::NamesrvSettings;
+use apogee_types::{Clock, json};
+use parking_lot::Mutex;
+
+use super::door::Peer;
+
+/// A broker of the same process is never silent.
+const FOREVER_MS: i64 = i64::MAX / 4;
+/// The channel of a broker in the same process: no connection has it.
+const OWN_CHANNEL: ChannelId = 0;
+
+/// From this release on (4.5.1) clients no longer derive a second port from a broker's address.
+const VERSION_ONE_PORT: i32 = 315;
+
+pub struct NameServer {
+    pub settings: NamesrvSettings,
+    pub clock: Arc<dyn Clock>,
+    disk: Arc<dyn Disk>,
+    routes: Mutex<Routes>,
+    kv: Mutex<KvConfig>,
+    own: Option<OwnBroker>,
+}
+
+/// The broker of this process.
+#[derive(Debug, Clone)]
+pub struct OwnBroker {
+    /// Where it is registered.
+    pub addr: Arc<str>,
+    pub ha_addr: Arc<str>,
+    pub listen_port: u16,
+    /// `brokerIP1` is set: every client is told that address.
+    pub is_fixed: bool,
+}
+
+impl NameServer {
+    /// Reads the key-value configuration; one that cannot be read is an error.
+    pub fn open(
+        settings: NamesrvSettings,
+        clock: Arc<dyn Clock>,
+        disk: Arc<dyn Disk>,
+        own: Option<OwnBroker>,
+    ) -> Result<Self, String> {
+        let path = settings.kv_config_path.clone();
+        let failed = |error: String| format!("{path}: {error}");
+        let kv = match disk.read(path.as_ref()).map_err(|it| failed(it.to_string()))? {
+            Some(text) => json::read(&text).map_err(|it| failed(it.to_string()))?,
+            None => KvConfig::default(),
+        };
+        let (routes, kv) = (Mutex::default(), Mutex::new(kv));
+        Ok(Self { settings, clock, disk, routes, kv, own })
+    }
+
+    /// Looks at or changes the route table; not to be held over I/O.
+    pub fn with_routes<T>(&self, use_routes: impl FnOnce(&mut Routes) -> T) -> T {
+        use_routes(&mut self.routes.lock())
+    }
+
+    pub fn with_kv<T>(&self, look: impl FnOnce(&KvConfig) -> T) -> T {
+        look(&self.kv.lock())
+    }
+
+    /// Changes the key-value configuration; the file is written before it counts.
+    pub fn change_kv(&self, change: impl FnOnce(&mut KvConfig)) -> Result<(), String> {
+        let mut kv = self.kv.lock();
+        let mut changed = kv.clone();
+        change(&mut changed);
+        let path = &self.settings.kv_config_path;
+        let written = self.disk.replace(path.as_ref(), &json::write_standard(&changed));
+        written.map_err(|error| format!("{path}: {error}"))?;
+        *kv = changed;
+        Ok(())
+    }
+
+    /// The broker of this process says what it has; only what changed is taken over.
+    pub fn register_own(&self, broker: &Broker) {
+        let Some(own) = &self.own else { return };
+        let mut topics = broker.topics.changed_topics();
+        for topic in topics.values_mut() {
+            let perm = topic.perm.and(broker.permission());
+            if perm != topic.perm {
+                Arc::make_mut(topic).perm = perm;
+            }
+        }
+        let registration = Registration {
+            cluster: broker.identity.cluster.as_str().into(),
+            broker_name: broker.identity.name.as_str().into(),
+            broker_id: broker.identity.id,
+            addr: Arc::clone(&own.addr),
+            ha_addr: Arc::clone(&own.ha_addr),
+            version: broker.topics.version(),
+            topics: Some(topics),
+            timeout_ms: Some(FOREVER_MS),
+            enable_acting_master: false,
+            zone_name: None,
+            channel: OWN_CHANNEL,
+        };
+        let now = self.clock.now_ms();
+        if let Err(error) = self.with_routes(|routes| routes.register(registration, now)) {
+            tracing::error!(%error, "our own broker was not registered");
+        }
+    }
+
+    pub fn connection_closed(&self, connection: ChannelId) {
+        for addr in self.with_routes(|routes| routes.channel_closed(connection)) {
+            tracing::warn!(broker = &*addr, "its connection closed: the broker is unregistered");
+        }
+    }
+
+    /// To be called every few seconds.
+    pub fn expire_step(&self) {
+        let now = self.clock.now_ms();
+        for addr in self.with_routes(|routes| routes.expire(now)) {
+            tracing::warn!(broker = &*addr, "it was silent for too long and is unregistered");
+        }
+    }
+
+    /// The route as this peer can use it.
+    pub fn route_for(
+        &self,
+        topic: &str,
+        peer: &Peer,
+        version: i32,
+    ) -> Result<TopicRouteData, apogee_control::RouteError> {
+        let mut route = self.with_routes(|routes| routes.route(topic))?;
+        route.broker_datas.iter_mut().for_each(|broker| self.show(broker, peer, version));
+        if self.settings.order_message_enable {
+            let conf = self.with_kv(|kv| kv.find(ORDER_TOPIC_CONFIG, topic).map(Arc::from));
+            route.order_topic_conf = conf;
+        }
+        Ok(route)
+    }
+
+    /// Tells the peer the address of our own broker under which it has just reached us: the same
+    /// port serves both roles. So it works through any forwarded port or second interface.
+    pub fn show(&self, broker: &mut BrokerData, peer: &Peer, version: i32) {
+        let Some(own) = self.own.as_ref().filter(|own| !own.is_fixed) else { return };
+        for addr in broker.broker_addrs.values_mut().filter(|addr| **addr == own.addr) {
+            let mut reached = peer.local;
+            if version < VERSION_ONE_PORT {
+                reached.set_port(own.listen_port);
+            }
+            *addr = reached.to_string().into();
+        }
+    }
+}
