@@ -36,3 +36,30 @@ impl KvConfig {
         self.config_table.get(namespace)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use apogee_types::json;
+
+    use super::*;
+
+    #[test]
+    fn the_table_has_the_form_of_upstreams_file() {
+        let mut config = KvConfig::default();
+        config.put(ORDER_TOPIC_CONFIG, "TopicA", "broker-a:4");
+        let text = br#"{"configTable":{"ORDER_TOPIC_CONFIG":{"TopicA":"broker-a:4"}}}"#;
+        assert_eq!(json::write_standard(&config), text);
+        assert_eq!(json::read(text), Ok(config));
+    }
+
+    #[test]
+    fn a_deleted_key_is_gone_and_its_namespace_stays() {
+        let mut config = KvConfig::default();
+        config.put("n", "k", "v");
+        assert_eq!(config.find("n", "k"), Some("v"));
+        config.remove("n", "k");
+        assert_eq!(config.find("n", "k"), None);
+        assert!(config.namespace("n").is_some_and(BTreeMap::is_empty));
+        assert_eq!(config.namespace("m"), None);
+    }
+}

@@ -68,6 +68,8 @@ struct Live {
     version: DataVersion,
     ha_addr: Arc<str>,
     channel: ChannelId,
+    /// Of its last registration, while all the topics of that are here.
+    digest: Option<u64>,
 }
 
 impl Routes {
@@ -80,19 +82,21 @@ impl Routes {
             // A replaced master speaks late: its successor's entry stays.
             return Ok(Registered::default());
         }
-        let is_first = self.live.get(&new.addr).is_none();
+        // Also when a slave comes back as the master: its topics were those of a slave.
+        let is_first = self.is_new_id(&new);
         let topic_count = new.topics.as_ref().map(BTreeMap::len);
         if is_first && topic_count == Some(1) {
             return Err(RouteError::Incomplete);
         }
-        let is_changed = is_first || self.live[&new.addr].version != new.version;
+        let live = self.live.get(&new.addr);
+        let is_changed = is_first || live.is_none_or(|live| live.version != new.version);
         self.put_broker(&new);
         if let Some(topics) = &new.topics
             && self.speaks_for_set(&new)
         {
             self.put_topics(&new, topics, is_changed);
         }
-        let registered = self.master_of(&new);
+        let registered = self.master_of(&new.broker_name, new.broker_id);
         self.live.insert(
             Arc::clone(&new.addr),
             Live {
@@ -103,9 +107,33 @@ impl Routes {
                 version: new.version,
                 ha_addr: new.ha_addr,
                 channel: new.channel,
+                digest: None,
             },
         );
         Ok(registered)
+    }
+
+    /// The broker at `addr` registers once more with what [`remember`](Self::remember) was told of:
+    /// nothing needs to be read. `None`: [`register`](Self::register) it.
+    pub fn renew(
+        &mut self,
+        addr: &str,
+        digest: u64,
+        channel: ChannelId,
+        now: Millis,
+    ) -> Option<Registered> {
+        let live = self.live.get_mut(addr).filter(|live| live.digest == Some(digest))?;
+        live.heard_at = now;
+        live.channel = channel;
+        let (broker_name, broker_id) = (Arc::clone(&live.broker_name), live.broker_id);
+        Some(self.master_of(&broker_name, broker_id))
+    }
+
+    /// Everything that the broker at `addr` sent to register, fields and body, had this digest.
+    pub fn remember(&mut self, addr: &str, digest: u64) {
+        if let Some(live) = self.live.get_mut(addr) {
+            live.digest = Some(digest);
+        }
     }
 
     /// The version that the broker at `addr` registered last; refreshes it.
@@ -118,6 +146,7 @@ impl Routes {
     /// The broker leaves.
     pub fn unregister(&mut self, addr: &str) {
         let Some(live) = self.live.remove(addr) else { return };
+        self.forget_digests();
         let Some(broker) = self.brokers.get_mut(&live.broker_name) else { return };
         broker.broker_addrs.retain(|_, it| **it != *addr);
         if broker.broker_addrs.is_empty() {
@@ -188,6 +217,17 @@ impl Routes {
         topics.into_iter().collect()
     }
 
+    /// Topics of units, a commercial feature, by `topicSysFlag` of the first broker of each.
+    #[must_use]
+    pub fn topics_by_flag(&self, is_wanted: impl Fn(i32) -> bool) -> Vec<Arc<str>> {
+        let first = |queues: &BTreeMap<Arc<str>, QueueData>| {
+            queues.values().next().is_some_and(|queue| is_wanted(queue.topic_sys_flag))
+        };
+        let topics = self.topics.iter().filter(|(_, queues)| first(queues));
+        let topics: BTreeSet<_> = topics.map(|(topic, _)| Arc::clone(topic)).collect();
+        topics.into_iter().collect()
+    }
+
     /// Takes the right to be written from all topics of a broker; how many had it.
     pub fn wipe_write_perm(&mut self, broker: &str) -> usize {
         self.change_perm(broker, |perm| perm.without(Perm::WRITE))
@@ -200,6 +240,7 @@ impl Routes {
 
     /// Forgets a topic, or only its queues on brokers of `cluster`.
     pub fn delete_topic(&mut self, topic: &str, cluster: Option<&str>) {
+        self.forget_digests();
         let Some(queues) = self.topics.get_mut(topic) else { return };
         if let Some(cluster) = cluster {
             let brokers = &self.brokers;
@@ -213,7 +254,8 @@ impl Routes {
 
     /// Sets the queues of one topic, if all the brokers are known.
     pub fn put_topic(&mut self, topic: &str, queues: Vec<QueueData>) {
-        if queues.iter().all(|it| self.brokers.contains_key(&it.broker_name)) {
+        let is_known = queues.iter().all(|it| self.brokers.contains_key(&it.broker_name));
+        if is_known && !queues.is_empty() {
             let table = self.topics.entry(topic.into()).or_default();
             table.extend(queues.into_iter().map(|it| (Arc::clone(&it.broker_name), it)));
         }
@@ -224,6 +266,11 @@ impl Routes {
         if let Some(broker) = self.brokers.get_mut(&new.broker_name) {
             broker.broker_addrs.retain(|id, addr| *id == new.broker_id || **addr != *new.addr);
         }
+    }
+
+    fn is_new_id(&self, new: &Registration) -> bool {
+        let broker = self.brokers.get(&new.broker_name);
+        broker.is_none_or(|broker| !broker.broker_addrs.contains_key(&new.broker_id))
     }
 
     /// Who holds the id that `new` wants, if it is another address that is alive.
@@ -276,14 +323,19 @@ impl Routes {
         }
     }
 
-    fn master_of(&self, new: &Registration) -> Registered {
-        if new.broker_id == BrokerData::MASTER_ID {
+    fn master_of(&self, broker_name: &str, broker_id: i64) -> Registered {
+        if broker_id == BrokerData::MASTER_ID {
             return Registered::default();
         }
-        let master_addr = self.brokers[&new.broker_name].master().cloned();
+        let master_addr = self.brokers.get(broker_name).and_then(BrokerData::master).cloned();
         let live = master_addr.as_ref().and_then(|addr| self.live.get(addr));
         let ha_addr = live.map(|live| Arc::clone(&live.ha_addr));
         Registered { master_addr: master_addr.filter(|_| ha_addr.is_some()), ha_addr }
+    }
+
+    /// Not all of what brokers registered is here any more: they must be read again.
+    fn forget_digests(&mut self) {
+        self.live.values_mut().for_each(|live| live.digest = None);
     }
 
     fn change_perm(&mut self, broker: &str, change: impl Fn(Perm) -> Perm) -> usize {
@@ -303,3 +355,34 @@ impl Routes {
         self.live.values().map(|live| (&*live.broker_name, live.broker_id))
     }
 }
+
+/// Shows a set without a master, whose topics nobody may write, with its smallest id as master.
+/// For name servers with `supportActingMaster`.
+pub fn show_acting_masters(route: &mut TopicRouteData) {
+    for broker in &mut route.broker_datas {
+        let mut queues = route.queue_datas.iter();
+        let queue = queues.find(|queue| queue.broker_name == broker.broker_name);
+        let is_writable = queue.is_some_and(|queue| queue.perm.has(Perm::WRITE));
+        if broker.enable_acting_master
+            && broker.master().is_none()
+            && !is_writable
+            && let Some((_, addr)) = broker.broker_addrs.pop_first()
+        {
+            broker.broker_addrs.insert(BrokerData::MASTER_ID, addr);
+        }
+    }
+}
+
+/// Leaves a client the brokers of its own zone. Those that have lost their master stay: their
+/// slaves may be all that can still be read.
+pub fn keep_zone(route: &mut TopicRouteData, zone: &str) {
+    route.broker_datas.retain(|broker| {
+        let own = broker.zone_name.as_deref().is_some_and(|it| it.eq_ignore_ascii_case(zone));
+        own || broker.master().is_none()
+    });
+    let kept = &route.broker_datas;
+    route.queue_datas.retain(|queue| kept.iter().any(|it| it.broker_name == queue.broker_name));
+}
+
+#[cfg(test)]
+mod tests;
