@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 /// A messaging server that speaks Apache RocketMQ's protocol. Without a command it is a name server
 /// and a broker in one process.
 #[derive(Debug, Parser)]
-#[command(version, args_conflicts_with_subcommands = true, max_term_width = 100)]
+#[command(version, max_term_width = 100)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -37,6 +37,18 @@ pub struct Standalone {
     /// File of settings, as `broker.conf` of Apache RocketMQ.
     #[arg(short = 'c', long = "config", alias = "configFile", value_name = "FILE")]
     pub config: Option<PathBuf>,
+}
+
+impl Standalone {
+    /// Whether any of these was given, which says nothing to the commands.
+    pub fn is_given(&self) -> bool {
+        let Self { data, port, broker_port, bind, config } = self;
+        data.is_some()
+            || port.is_some()
+            || broker_port.is_some()
+            || bind.is_some()
+            || config.is_some()
+    }
 }
 
 #[derive(Debug, Subcommand)]

@@ -70,7 +70,7 @@ pub fn name_server(config: &Config) {
 }
 
 /// Prints to whoever still listens: a server outlives the pipe that it was started with.
-fn say(text: &str) {
+pub fn say(text: &str) {
     let mut output = std::io::stdout().lock();
     let _ = output.write_all(text.as_bytes()).and_then(|()| output.flush());
 }
@@ -99,7 +99,7 @@ pub fn print_settings(rows: &[(&'static Key, String)], only_important: bool) {
     let now = Timestamp::from_millisecond(SystemClock.now_ms()).unwrap_or_default();
     let now = offset(8).to_datetime(now).strftime("%F %T").to_string();
     for (key, value) in rows.iter().filter(|(key, _)| key.important || !only_important) {
-        println!("{now} INFO main - {key}={value}");
+        say(&format!("{now} INFO main - {key}={value}\n"));
     }
 }
 
@@ -112,13 +112,15 @@ pub fn print_manual() {
 }
 
 fn manual_page(title: &str, table: &dyn apogee_types::settings::Settings) {
-    println!("## {title}\n\n| setting | default | change counts | meaning |\n|---|---|---|---|");
+    say(&format!(
+        "## {title}\n\n| setting | default | change counts | meaning |\n|---|---|---|---|\n"
+    ));
     for (key, default) in table.rows() {
         let when = match key.when {
             When::Live => "at once",
             When::AtRestart => "at restart",
         };
-        println!("| `{key}` | {default} | {when} | {} |", key.doc.trim());
+        say(&format!("| `{key}` | {default} | {when} | {} |\n", key.doc.trim()));
     }
-    println!();
+    say("\n");
 }

@@ -41,8 +41,8 @@ pub fn raise_file_limit() {
     }
 }
 
-/// Lets the calling thread go before others, so that acknowledgements that wait for the device do not
-/// also wait for the processor.
+/// Lets the calling thread go before others, so that acknowledgements that wait for the device do
+/// not also wait for the processor.
 pub fn hurry_this_thread() {
     let policy = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo);
     let lowest = ThreadPriorityValue::try_from(1).expect("1 is a priority");

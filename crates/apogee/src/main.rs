@@ -42,12 +42,18 @@ fn main() {
 fn run(args: Vec<OsString>) -> anyhow::Result<()> {
     let cli = Cli::parse_from(args);
     start_logging(cli.log)?;
+    if cli.command.is_some() && cli.standalone.is_given() {
+        anyhow::bail!("give options after the command; before it, only --log has a meaning");
+    }
     match cli.command {
         None => standalone(cli.standalone),
         Some(Command::Namesrv(args)) => namesrv(args),
         Some(Command::Broker(args)) => broker(args),
         Some(Command::Links { dir }) => scripts::link(&dir),
-        Some(Command::Protocol) => Ok(()),
+        Some(Command::Protocol) => {
+            greeting::say(&apogee_wire::remoting::requests::protocol_page());
+            Ok(())
+        }
         Some(Command::Settings) => {
             greeting::print_manual();
             Ok(())
@@ -105,7 +111,10 @@ fn load(
         .collect();
     let given = flags.iter().filter_map(|(key, value)| Some((*key, value.clone()?)));
     let given: Vec<_> = given.collect();
-    let config = Config::load(role, file, &environment, &given)?;
+    let mut config = Config::load(role, file, &environment, &given)?;
+    if role != Role::Namesrv {
+        config.adopt_sizes();
+    }
     for notice in &config.notices {
         match notice.is_warning {
             true => tracing::warn!("{}", notice.text),

@@ -1,50 +1,236 @@
 //! What each role is made of: the only wiring in the code base.
 
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
-use apogee_net::transport::{Listener, Tcp, Transport};
+use apogee_broker::delay::Levels;
+use apogee_broker::{Broker, Identity};
+use apogee_listeners::remoting::names::{NameServer, OwnBroker};
+use apogee_listeners::remoting::{self, Door, Router};
+use apogee_net::{Listener, Tcp, Transport};
+use apogee_store::{Documents, RealDisk, Store};
+use apogee_types::SystemClock;
+use apogee_types::settings;
 use tokio::runtime::Runtime;
+use tokio::task::JoinSet;
 
 use crate::config::Config;
 use crate::steps::Steps;
 use crate::{greeting, machine};
 
-/// Name server and broker in one process, both on `port`.
-pub fn standalone(mut config: Config, port: u16) -> anyhow::Result<()> {
-    machine::raise_file_limit();
-    config.adopt_sizes();
-    runtime()?.block_on(async {
-        let ports = broker_ports(&config);
-        let shared = listen(&config, port, "--port").await?;
-        let doors = listen_all(&config, &ports, "--broker-port").await?;
-        let steps = Steps::default();
-        greeting::broker(&config, &broker_addr(&config), Some(port));
-        until_stopped(steps, (shared, doors)).await
+/// How often the memory ahead of the log's end is looked after; at full speed it lasts longer.
+const PREPARE_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often name servers look for brokers that went silent, and parked pulls for their deadline.
+const SWEEP_PAUSE: Duration = Duration::from_millis(250);
+
+/// A flush that has failed does not succeed later; this only repeats why nothing is accepted.
+const FAILED_PAUSE: Duration = Duration::from_secs(10);
+
+/// Name server and broker in one process, both on every port.
+pub fn standalone(config: Config, port: u16) -> anyhow::Result<()> {
+    run(async {
+        let mut listeners = vec![listen(&config, port, "--port").await?];
+        listeners.extend(listen_all(&config, &broker_ports(&config), "--broker-port").await?);
+        let running = RunningBroker::start(&config)?;
+        let own = OwnBroker {
+            addr: broker_addr(&config).into(),
+            ha_addr: store_host(&config).to_string().into(),
+            listen_port: config.broker.listen_port,
+            is_fixed: !config.broker.broker_ip1.is_empty(),
+        };
+        let names = Arc::new(open_names(&config, Some(own))?);
+        let router = remoting::name_server_routes(remoting::broker_routes(Router::default()));
+        let door = Door::new(router, Some(Arc::clone(&running.broker)), Some(names));
+        door.topics_changed();
+        serve(&door, listeners, || greeting::broker(&config, &broker_addr(&config), Some(port)))
+            .await?;
+        running.stop()
     })
 }
 
 /// A broker that registers with name servers elsewhere.
-pub fn broker(mut config: Config) -> anyhow::Result<()> {
-    machine::raise_file_limit();
-    config.adopt_sizes();
-    runtime()?.block_on(async {
-        let doors = listen_all(&config, &broker_ports(&config), "listenPort").await?;
-        let steps = Steps::default();
-        greeting::broker(&config, &broker_addr(&config), None);
-        until_stopped(steps, doors).await
+pub fn broker(config: Config) -> anyhow::Result<()> {
+    run(async {
+        let listeners = listen_all(&config, &broker_ports(&config), "listenPort").await?;
+        let running = RunningBroker::start(&config)?;
+        let router = remoting::broker_routes(Router::default());
+        let door = Door::new(router, Some(Arc::clone(&running.broker)), None);
+        serve(&door, listeners, || greeting::broker(&config, &broker_addr(&config), None)).await?;
+        running.stop()
     })
 }
 
 /// A name server.
 pub fn namesrv(config: Config) -> anyhow::Result<()> {
-    machine::raise_file_limit();
-    runtime()?.block_on(async {
-        let door = listen(&config, config.namesrv.listen_port, "listenPort").await?;
-        greeting::name_server(&config);
-        until_stopped(Steps::default(), door).await
+    run(async {
+        let listener = listen(&config, config.namesrv.listen_port, "listenPort").await?;
+        let names = Arc::new(open_names(&config, None)?);
+        let door = Door::new(remoting::name_server_routes(Router::default()), None, Some(names));
+        serve(&door, vec![listener], || greeting::name_server(&config)).await
     })
+}
+
+fn open_names(config: &Config, own: Option<OwnBroker>) -> anyhow::Result<NameServer> {
+    let (clock, disk) = (Arc::new(SystemClock), Arc::new(RealDisk));
+    NameServer::open(config.namesrv.clone(), clock, disk, own)
+        .map_err(|error| anyhow::anyhow!("the name server's configuration: {error}"))
+}
+
+/// Serves connections until a signal comes; then nothing new arrives and all of them close.
+async fn serve(
+    door: &Arc<Door>,
+    listeners: Vec<Box<dyn Listener>>,
+    greet: impl FnOnce(),
+) -> anyhow::Result<()> {
+    let mut doors = JoinSet::new();
+    for listener in listeners {
+        doors.spawn(Arc::clone(door).accept(listener));
+    }
+    doors.spawn(sweep(Arc::clone(door)));
+    greet();
+    let signal = machine::stop_requested().await?;
+    tracing::info!(signal, "stopping");
+    doors.shutdown().await;
+    Ok(())
+}
+
+/// What has to happen a few times a second although nobody asks.
+async fn sweep(door: Arc<Door>) {
+    loop {
+        tokio::time::sleep(SWEEP_PAUSE).await;
+        door.sweep_step();
+    }
+}
+
+/// A broker over its store, and the threads that serve them.
+struct RunningBroker {
+    broker: Arc<Broker>,
+    steps: Steps,
+}
+
+impl RunningBroker {
+    fn start(config: &Config) -> anyhow::Result<Self> {
+        let broker = open_broker(config)?;
+        let mut steps = Steps::default();
+        run_store_steps(&mut steps, &broker, &config.store)?;
+        let delaying = Arc::clone(&broker);
+        steps.run("delay", move || Duration::from_millis(delaying.delay_step().unsigned_abs()))?;
+        let tidying = Arc::clone(&broker);
+        let period = Duration::from_millis(config.broker.flush_consumer_offset_interval);
+        steps.run("housekeeping", move || {
+            tidying.housekeeping_step();
+            period
+        })?;
+        Ok(Self { broker, steps })
+    }
+
+    /// The steps end first: what follows must be the last word.
+    fn stop(self) -> anyhow::Result<()> {
+        self.steps.stop();
+        self.broker.persist_tables()?;
+        self.broker.persist_progress()?;
+        self.broker.store.close()?;
+        tracing::info!("stopped; everything is on disk");
+        Ok(())
+    }
+}
+
+fn open_broker(config: &Config) -> anyhow::Result<Arc<Broker>> {
+    let disk = Arc::new(RealDisk);
+    let clock = Arc::new(SystemClock);
+    let root = Path::new(&config.store.store_path_root_dir);
+    let kept = store_settings(config)?;
+    let store = Store::open(disk.clone(), clock.clone(), kept).map_err(explain_store)?;
+    let identity = Identity {
+        cluster: config.broker.broker_cluster_name.clone(),
+        name: config.broker.broker_name.clone(),
+        id: config.broker.broker_id,
+        store_host: store_host(config),
+    };
+    let documents = Documents::new(disk, root);
+    let seed = fastrand::u64(..);
+    let settings = config.broker.clone();
+    let broker = Broker::new(identity, settings, clock, Arc::new(store), documents, seed)?;
+    Ok(Arc::new(broker))
+}
+
+fn store_settings(config: &Config) -> anyhow::Result<apogee_store::Settings> {
+    let levels = Levels::parse(&config.broker.message_delay_level)
+        .map_err(|error| anyhow::anyhow!("messageDelayLevel: {error}"))?;
+    let store = &config.store;
+    Ok(apogee_store::Settings {
+        commit_log_dir: store.commit_log_dir(),
+        segment_len: store.mapped_file_size_commit_log,
+        queue_file_len: store.mapped_file_size_consume_queue,
+        index_enabled: store.message_index_enable,
+        index_slot_count: store.max_hash_slot_num,
+        index_entry_count: store.max_index_num,
+        flush: match store.flush_disk_type {
+            settings::FlushMode::Async => apogee_store::FlushMode::Async,
+            settings::FlushMode::Sync => apogee_store::FlushMode::Sync,
+        },
+        body_len_max: store.max_message_size as usize,
+        delays_ms: (1..=levels.max()).map(|level| levels.delay_ms(level)).collect(),
+        ..apogee_store::Settings::at(&store.store_path_root_dir)
+    })
+}
+
+fn run_store_steps(
+    steps: &mut Steps,
+    broker: &Arc<Broker>,
+    settings: &settings::StoreSettings,
+) -> io::Result<()> {
+    let flushing = Arc::clone(broker);
+    let interval = Duration::from_millis(settings.flush_interval_commit_log);
+    let mut is_hurried = false;
+    steps.run("flush", move || {
+        if !std::mem::replace(&mut is_hurried, true) {
+            machine::hurry_this_thread();
+        }
+        let is_sync = flushing.store.flushes_synchronously();
+        if is_sync {
+            flushing.store.wait_unflushed(interval);
+        }
+        if let Err(error) = flushing.store.flush_step() {
+            tracing::error!(%error, "the log takes no more messages");
+            return FAILED_PAUSE;
+        }
+        // With SYNC_FLUSH, only what has just reached the device may be seen.
+        flushing.dispatch();
+        if is_sync { Duration::ZERO } else { interval }
+    })?;
+    let preparing = Arc::clone(broker);
+    steps.run("prepare", move || match preparing.store.prepare_step() {
+        Ok(true) => Duration::ZERO,
+        result => {
+            report(result);
+            PREPARE_PAUSE
+        }
+    })?;
+    let saving = Arc::clone(broker);
+    let interval = Duration::from_millis(settings.flush_interval_consume_queue);
+    steps.run("checkpoint", move || {
+        report(saving.store.checkpoint_step());
+        interval
+    })
+}
+
+fn report<T>(result: Result<T, apogee_store::Error>) {
+    if let Err(error) = result {
+        tracing::error!(%error, "the store");
+    }
+}
+
+/// Runs a role to its end, with as many open files as the system allows.
+fn run(role: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    machine::raise_file_limit();
+    runtime()?.block_on(role)
 }
 
 /// Leaves one core to the steps.
@@ -57,17 +243,6 @@ fn runtime() -> io::Result<Runtime> {
         .build()
 }
 
-/// Serves until a signal comes; then the doors close first, so that nothing new arrives while the
-/// steps finish.
-async fn until_stopped<D>(steps: Steps, doors: D) -> anyhow::Result<()> {
-    let signal = machine::stop_requested().await?;
-    tracing::info!(signal, "stopping");
-    drop(doors);
-    steps.stop();
-    tracing::info!("stopped");
-    Ok(())
-}
-
 /// The port that is configured, and the one that clients before 4.9 derive from it.
 fn broker_ports(config: &Config) -> Vec<u16> {
     let port = config.broker.listen_port;
@@ -76,15 +251,17 @@ fn broker_ports(config: &Config) -> Vec<u16> {
 
 /// The address that is registered: as configured, else ours on the way to the name server.
 fn broker_addr(config: &Config) -> String {
-    let port = config.broker.listen_port;
     match config.broker.broker_ip1.as_str() {
-        "" => {
-            let name_server = config.broker.namesrv_addr.split(';').next();
-            let ip = machine::local_ip(name_server.filter(|addr| !addr.is_empty()));
-            SocketAddr::new(ip, port).to_string()
-        }
-        ip => format!("{ip}:{port}"),
+        "" => store_host(config).to_string(),
+        ip => format!("{ip}:{}", config.broker.listen_port),
     }
+}
+
+/// The same as part of records and message ids, which hold no names.
+fn store_host(config: &Config) -> SocketAddr {
+    let name_server = config.broker.namesrv_addr.split(';').next().filter(|addr| !addr.is_empty());
+    let ip = config.broker.broker_ip1.parse().unwrap_or_else(|_| machine::local_ip(name_server));
+    SocketAddr::new(ip, config.broker.listen_port)
 }
 
 async fn listen_all(
@@ -122,22 +299,21 @@ async fn listen(config: &Config, port: u16, setting: &str) -> anyhow::Result<Box
     })
 }
 
-/// Why a store did not open, for who has to make it open.
-fn explain_store(error: &io::Error, path: &str) -> String {
-    match error.kind() {
-        io::ErrorKind::WouldBlock => format!(
-            "the store {path} is in use by another process, Apogee or Apache RocketMQ: \
-             stop it, or choose another directory (storePathRootDir, --data)"
-        ),
-        io::ErrorKind::ReadOnlyFilesystem => {
-            format!("the store {path} is on a read-only file system: remount it, or choose another")
+/// Why a store did not open, with what its operator can do.
+fn explain_store(error: apogee_store::Error) -> anyhow::Error {
+    let advice = match &error {
+        apogee_store::Error::Locked { .. } => {
+            "or choose another directory (storePathRootDir, --data)"
         }
-        io::ErrorKind::PermissionDenied => {
-            format!("the store {path} may not be written: give its files to this user")
-        }
-        io::ErrorKind::StorageFull => {
-            format!("the disk of the store {path} is full: make room, or lower fileReservedTime")
-        }
-        _ => format!("cannot open the store {path}: {error}"),
-    }
+        apogee_store::Error::Io { source, .. } => match source.kind() {
+            io::ErrorKind::ReadOnlyFilesystem => {
+                "remount the file system writable, or choose another"
+            }
+            io::ErrorKind::PermissionDenied => "give the directory and its files to this user",
+            io::ErrorKind::StorageFull => "make room on the disk, or lower fileReservedTime",
+            _ => "see the log of the system",
+        },
+        _ => "the store was not touched",
+    };
+    anyhow::anyhow!("cannot open the store: {error}; {advice}")
 }

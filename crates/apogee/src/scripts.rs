@@ -185,7 +185,7 @@ fn usage(role: &str) -> String {
          -c,--configFile <arg>       Config properties file\n \
          -h,--help                   Print help\n\
          {line} \
-         -n,--namesrvAddr <arg>      Name server address list, eg: '192.168.0.1:9876;192.168.0.2:9876'\n \
+         -n,--namesrvAddr <arg>      Name server address list, eg: 'localhost:9876;host2:9876'\n \
          -p,--printConfigItem        Print all config items"
     )
 }

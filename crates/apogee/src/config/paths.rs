@@ -1,5 +1,5 @@
-//! Variables in paths. Apache RocketMQ takes `${ROCKETMQ_HOME}` literally and so makes a directory of
-//! that name; where such a store exists it is used on, everywhere else the variable is expanded.
+//! Variables in paths. Apache RocketMQ takes `${ROCKETMQ_HOME}` literally and so makes a directory
+//! of that name; where such a store exists it is used on, everywhere else the variable is expanded.
 
 use std::path::Path;
 

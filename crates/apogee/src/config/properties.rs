@@ -1,4 +1,5 @@
-//! Text of `java.util.Properties` to keys and values, each with its line. Rules: spec `config.md` 1.1.
+//! Text of `java.util.Properties` to keys and values, each with its line. Rules: spec `config.md`
+//! 1.1.
 
 use std::iter::Peekable;
 use std::str::Chars;
