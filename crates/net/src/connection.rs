@@ -118,11 +118,13 @@ impl Pump<'_> {
     ) -> Result<(), Closed> {
         poll_fn(|cx| {
             session.poll_ready(cx, &mut self.output);
-            if !outbox.drain(cx, &mut self.output) {
-                return Poll::Ready(Err(Closed::ByUs));
-            }
+            let is_open = outbox.drain(cx, &mut self.output);
+            // What was put before the close is written before it.
             if !self.output.is_empty() {
                 return Poll::Ready(Ok(()));
+            }
+            if !is_open {
+                return Poll::Ready(Err(Closed::ByUs));
             }
             if session.wants_more() {
                 if !self.input.has_room() {

@@ -1,0 +1,346 @@
+//! Finds name servers and brokers, and calls them. Knows nothing of producers and consumers.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use apogee_net::{Tcp, Transport};
+use apogee_types::names::AUTO_CREATE_TOPIC;
+use apogee_types::route::TopicRouteData;
+use apogee_types::{Clock, Millis, SystemClock};
+use apogee_wire::remoting::bodies::HeartbeatData;
+use apogee_wire::remoting::requests::{GetRouteInfoByTopic, HeartBeat};
+use apogee_wire::remoting::{Request, ResponseCode};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::connection::{Answer, Connections, Deadline, RequestFrame};
+use crate::error::Error;
+use crate::notices::{Listener, Listeners};
+use crate::routes::{Route, Routes};
+use crate::unique_key::UniqueKeys;
+
+/// Upstream's `mqClientApiTimeout`.
+pub(crate) const CALL_TIME: Duration = Duration::from_secs(3);
+/// Upstream's `pollNameServerInterval`.
+const ROUTE_PERIOD: Duration = Duration::from_secs(30);
+/// Upstream's `defaultTopicQueueNums`: what a topic gets that its first message creates.
+pub(crate) const DEFAULT_QUEUE_COUNT: i32 = 4;
+
+/// What a client is made of.
+pub struct Options {
+    /// Name servers, each `host:port`.
+    pub name_servers: Vec<String>,
+    pub transport: Arc<dyn Transport>,
+    pub clock: Arc<dyn Clock>,
+    /// For every choice at random.
+    pub seed: u64,
+    /// How brokers tell clients apart; by default made of address, process id and chance.
+    pub client_id: Option<String>,
+}
+
+impl Options {
+    /// Over TCP, with the system's clock and chance. Name servers are separated by `;`.
+    #[must_use]
+    pub fn new(name_servers: &str) -> Self {
+        let addrs = name_servers.split(';').map(str::trim).filter(|addr| !addr.is_empty());
+        Self {
+            name_servers: addrs.map(str::to_owned).collect(),
+            transport: Arc::new(Tcp),
+            clock: Arc::new(SystemClock),
+            seed: fastrand::Rng::new().u64(..),
+            client_id: None,
+        }
+    }
+}
+
+/// Connections to name servers and brokers, and the routes. Cheap to clone; all clones share one
+/// connection per address. Must be made within a tokio runtime.
+#[derive(Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    name_servers: Vec<String>,
+    /// The name server that answered last.
+    name_server: AtomicUsize,
+    connections: Connections,
+    next_opaque: AtomicI32,
+    listeners: Arc<Listeners>,
+    routes: Routes,
+    clock: Arc<dyn Clock>,
+    chance: Mutex<fastrand::Rng>,
+    id: OnceLock<Arc<str>>,
+    unique_keys: OnceLock<UniqueKeys>,
+    /// Keeps the routes fresh; ends with the last clone.
+    refresher: OnceLock<JoinHandle<()>>,
+}
+
+impl Client {
+    #[must_use]
+    pub fn new(options: Options) -> Self {
+        let mut chance = fastrand::Rng::with_seed(options.seed);
+        let listeners = Arc::<Listeners>::default();
+        let id = OnceLock::new();
+        if let Some(given) = options.client_id {
+            let _ = id.set(given.into());
+        }
+        let first = chance.usize(..options.name_servers.len().max(1));
+        let shared = Arc::new(Shared {
+            name_server: AtomicUsize::new(first),
+            name_servers: options.name_servers,
+            connections: Connections::new(options.transport, Arc::clone(&listeners)),
+            next_opaque: AtomicI32::new(1),
+            listeners,
+            routes: Routes::default(),
+            clock: options.clock,
+            chance: Mutex::new(chance),
+            id,
+            unique_keys: OnceLock::new(),
+            refresher: OnceLock::new(),
+        });
+        let weak = Arc::downgrade(&shared);
+        let refresher = tokio::spawn(async move {
+            let mut ticks = interval(ROUTE_PERIOD);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                let Some(shared) = weak.upgrade() else { break };
+                Self { shared }.refresh_routes().await;
+            }
+        });
+        let _ = shared.refresher.set(refresher);
+        Self { shared }
+    }
+
+    /// Calls a peer; an answer of another code than 0 is an error.
+    pub fn call<'c, R: Request>(
+        &'c self,
+        addr: &'c str,
+        request: &R::At<'_>,
+        body: Bytes,
+    ) -> impl Future<Output = Result<Answer<R>, Error>> + Send + use<'c, R> {
+        let answered = self.call_within::<R>(addr, request, body, CALL_TIME);
+        async move { answered.await?.success() }
+    }
+
+    /// Calls a peer; an answer of any code comes back.
+    pub fn call_within<'c, R: Request>(
+        &'c self,
+        addr: &'c str,
+        request: &R::At<'_>,
+        body: Bytes,
+        within: Duration,
+    ) -> impl Future<Output = Result<Answer<R>, Error>> + Send + use<'c, R> {
+        let frame = self.frame::<R>(request, body, false);
+        async move { self.send(addr, &frame, within).await }
+    }
+
+    /// Sends a request that no one answers.
+    pub fn oneway<'c, R: Request>(
+        &'c self,
+        addr: &'c str,
+        request: &R::At<'_>,
+        body: Bytes,
+    ) -> impl Future<Output = Result<(), Error>> + Send + use<'c, R> {
+        let frame = self.frame::<R>(request, body, true);
+        async move {
+            let deadline = Deadline::within(CALL_TIME);
+            self.shared.connections.get(addr, deadline).await?.oneway(&frame, deadline).await
+        }
+    }
+
+    /// Calls the name servers one after the other, from the last good one on, until one answers.
+    /// An answer of any code comes back.
+    pub fn call_name_server<'c, R: Request>(
+        &'c self,
+        request: &R::At<'_>,
+        body: Bytes,
+    ) -> impl Future<Output = Result<Answer<R>, Error>> + Send + use<'c, R> {
+        let frame = self.frame::<R>(request, body, false);
+        async move { self.send_to_name_server(&frame).await }
+    }
+
+    fn frame<R: Request>(&self, request: &R::At<'_>, body: Bytes, oneway: bool) -> RequestFrame<R> {
+        let opaque = self.shared.next_opaque.fetch_add(1, Ordering::Relaxed);
+        RequestFrame::new(request, body, opaque, oneway)
+    }
+
+    async fn send<R: Request>(
+        &self,
+        addr: &str,
+        frame: &RequestFrame<R>,
+        within: Duration,
+    ) -> Result<Answer<R>, Error> {
+        let deadline = Deadline::within(within);
+        self.shared.connections.get(addr, deadline).await?.call(frame, deadline).await
+    }
+
+    async fn send_to_name_server<R: Request>(
+        &self,
+        frame: &RequestFrame<R>,
+    ) -> Result<Answer<R>, Error> {
+        let Shared { name_servers, name_server, .. } = &*self.shared;
+        let first = name_server.load(Ordering::Relaxed);
+        let mut failure = Error::NoNameServer;
+        for at in (first..first + name_servers.len()).map(|at| at % name_servers.len()) {
+            let addr = &name_servers[at];
+            match self.send(addr, frame, CALL_TIME).await {
+                Ok(answer) => {
+                    name_server.store(at, Ordering::Relaxed);
+                    return Ok(answer);
+                }
+                Err(error) if error.is_transport() => {
+                    tracing::debug!(%addr, %error, "name server failed");
+                    failure = error;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(failure)
+    }
+
+    #[must_use]
+    pub fn name_servers(&self) -> &[String] {
+        &self.shared.name_servers
+    }
+
+    /// The route of a topic: the known one, else that of a name server.
+    pub async fn route(&self, topic: &str) -> Result<Arc<Route>, Error> {
+        match self.shared.routes.get(topic) {
+            Some(route) => Ok(route),
+            None => self.refresh_route(topic).await,
+        }
+    }
+
+    /// Asks a name server for the route of a topic.
+    pub async fn refresh_route(&self, topic: &str) -> Result<Arc<Route>, Error> {
+        let data = self.fetch_route(topic).await?;
+        let route = Arc::new(Route::new(topic, data));
+        self.shared.routes.put(topic, Arc::clone(&route));
+        Ok(route)
+    }
+
+    /// The route to send to a topic: if it does not exist yet, one to brokers that create it.
+    pub(crate) async fn send_route(&self, topic: &str) -> Result<Arc<Route>, Error> {
+        let missing = match self.route(topic).await {
+            Err(error @ Error::NoRoute { .. }) => error,
+            found => return found,
+        };
+        let template = self.fetch_route(AUTO_CREATE_TOPIC).await.map_err(|error| match error {
+            Error::NoRoute { .. } => missing,
+            other => other,
+        })?;
+        let route = Route::new(AUTO_CREATE_TOPIC, template).as_template(topic, DEFAULT_QUEUE_COUNT);
+        let route = Arc::new(route);
+        self.shared.routes.put(topic, Arc::clone(&route));
+        Ok(route)
+    }
+
+    /// The address of a broker that some known route names.
+    pub fn broker_address(&self, broker: &str, id: i64) -> Result<Arc<str>, Error> {
+        let found = self.shared.routes.address(broker, id);
+        found.ok_or_else(|| Error::NoBroker { broker: broker.to_owned(), id })
+    }
+
+    /// All brokers of the known routes: address by name and id.
+    #[must_use]
+    pub fn brokers(&self) -> BTreeMap<(Arc<str>, i64), Arc<str>> {
+        self.shared.routes.brokers()
+    }
+
+    /// How brokers tell this client from others.
+    #[must_use]
+    pub fn id(&self) -> Arc<str> {
+        let make = || {
+            let chance = self.shared.chance.lock().u32(..);
+            format!("{}@{}#{chance:08x}", self.local_ip(), std::process::id()).into()
+        };
+        Arc::clone(self.shared.id.get_or_init(make))
+    }
+
+    /// Closes every connection; calls that are under way fail.
+    pub async fn close(&self) {
+        if let Some(refresher) = self.shared.refresher.get() {
+            refresher.abort();
+        }
+        self.shared.connections.close().await;
+    }
+
+    pub(crate) fn now_ms(&self) -> Millis {
+        self.shared.clock.now_ms()
+    }
+
+    /// A number below `end`, which is not 0.
+    pub(crate) fn chance(&self, end: usize) -> usize {
+        self.shared.chance.lock().usize(..end)
+    }
+
+    pub(crate) fn unique_key(&self) -> String {
+        let make = || {
+            let chance = self.shared.chance.lock().u32(..);
+            UniqueKeys::new(self.local_ip(), std::process::id(), chance)
+        };
+        self.shared.unique_keys.get_or_init(make).next(self.now_ms())
+    }
+
+    /// Tells `listener` every notice for as long as it lives.
+    pub(crate) fn listen(&self, listener: &Arc<Listener>) {
+        self.shared.listeners.add(listener);
+    }
+
+    /// Tells one broker of our groups.
+    pub(crate) async fn heartbeat(&self, addr: &str, data: &HeartbeatData) -> Result<(), Error> {
+        let body = apogee_types::json::write(data).into();
+        self.call::<HeartBeat>(addr, &HeartBeat {}, body).await.map(|_| ())
+    }
+
+    async fn fetch_route(&self, topic: &str) -> Result<TopicRouteData, Error> {
+        let request = GetRouteInfoByTopic {
+            topic: topic.to_owned(),
+            accept_standard_json_only: true,
+            zone_mode: false,
+            zone_name: None,
+        };
+        let answer = self.call_name_server::<GetRouteInfoByTopic>(&request, Bytes::new()).await?;
+        if answer.code == ResponseCode::TOPIC_NOT_EXIST {
+            return Err(Error::NoRoute { topic: topic.to_owned() });
+        }
+        answer.success()?.json()
+    }
+
+    /// Brings every known route up to date. A topic that is gone is forgotten; while no name
+    /// server answers, what is known stays.
+    async fn refresh_routes(&self) {
+        for topic in self.shared.routes.topics() {
+            match self.refresh_route(&topic).await {
+                Ok(_) => {}
+                Err(Error::NoRoute { .. }) => self.shared.routes.forget(&topic),
+                Err(error) => {
+                    tracing::warn!(%error, "routes are not refreshed");
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Ours as peers see it, once there is a connection.
+    fn local_ip(&self) -> IpAddr {
+        let addr = self.shared.connections.local_addr();
+        addr.map_or(Ipv4Addr::LOCALHOST.into(), |addr| addr.ip())
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if let Some(refresher) = self.refresher.get() {
+            refresher.abort();
+        }
+    }
+}

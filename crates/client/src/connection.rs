@@ -1,0 +1,477 @@
+//! One connection to a peer, shared by all who call it: requests go out as they come, answers are
+//! matched by opaque id. And the table of connections by address.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::marker::PhantomData;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use apogee_net::{Admission, Closed, Outbox, Session, Stream, Transport, pump};
+use apogee_types::json;
+use apogee_wire::output::{Output, REFERENCE_LEN_MIN};
+use apogee_wire::remoting::{
+    ExtFields, FieldIndex, Fields, FrameRef, Header, HeaderEncoding, Request, RequestHead,
+    ResponseCode, ResponseHead,
+};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::Error;
+use crate::notices::Listeners;
+
+/// Answers that one connection may owe us; upstream's bound for asynchronous calls.
+const CALLS_MAX: usize = 65_535;
+/// Dialing takes a few round trips or it fails; upstream waits as long.
+const DIAL_TIME: Duration = Duration::from_secs(3);
+/// After the first failed dial; doubles with each further one.
+const BACK_OFF_MIN: Duration = Duration::from_millis(50);
+/// A broker that restarts is found again within this.
+const BACK_OFF_MAX: Duration = Duration::from_secs(3);
+/// How long a connection may take to write its last bytes.
+const CLOSE_TIME: Duration = Duration::from_secs(1);
+/// How long a caller waits before it looks again whether a full connection has room.
+const ROOM_PAUSE: Duration = Duration::from_millis(5);
+
+/// A request that a peer sent to us.
+pub(crate) struct PeerRequest<'a> {
+    pub code: i32,
+    pub fields: &'a ExtFields<'a>,
+    pub body: &'a [u8],
+}
+
+/// What a peer answered, of any code.
+#[derive(Debug)]
+pub struct Answer<R> {
+    pub code: ResponseCode,
+    pub remark: String,
+    pub body: Bytes,
+    addr: Arc<str>,
+    encoding: HeaderEncoding,
+    header: Vec<u8>,
+    request: PhantomData<fn() -> R>,
+}
+
+impl<R: Request> Answer<R> {
+    /// The answer if its code is 0, else the refusal as an error.
+    pub fn success(self) -> Result<Self, Error> {
+        if self.code == ResponseCode::SUCCESS { Ok(self) } else { Err(self.refusal()) }
+    }
+
+    /// The code and remark as an error, whatever the code.
+    #[must_use]
+    pub fn refusal(&self) -> Error {
+        Error::Refused {
+            addr: self.addr.clone(),
+            request: R::INFO.name,
+            code: self.code,
+            remark: self.remark.clone(),
+        }
+    }
+
+    /// Reads the fields of the header.
+    pub fn fields<T>(&self, read: impl FnOnce(R::Response<'_>) -> T) -> Result<T, Error> {
+        let mut index = Vec::new();
+        let frame = FrameRef { encoding: self.encoding, header: &self.header, body: b"", len: 0 };
+        let header = Header::parse(&frame, &mut index).map_err(|error| self.malformed(&error))?;
+        let response = R::Response::decode(&header.fields);
+        Ok(read(response.map_err(|error| self.malformed(&error))?))
+    }
+
+    /// Reads the body as JSON.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        json::read(&self.body).map_err(|error| self.malformed(&error))
+    }
+
+    pub(crate) fn malformed(&self, problem: &dyn std::fmt::Display) -> Error {
+        let problem = problem.to_string();
+        Error::Malformed { addr: self.addr.clone(), request: R::INFO.name, problem }
+    }
+}
+
+/// An answer before its type is known.
+struct RawAnswer {
+    code: ResponseCode,
+    remark: String,
+    encoding: HeaderEncoding,
+    header: Vec<u8>,
+    body: Bytes,
+}
+
+/// Who waits for which answer. Once `closed`, nobody does and nobody may.
+#[derive(Default)]
+struct Calls {
+    waiting: BTreeMap<i32, oneshot::Sender<RawAnswer>>,
+    closed: bool,
+}
+
+/// Gives up its place among those who wait, however the call ends.
+struct Place<'a> {
+    connection: &'a Connection,
+    opaque: i32,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.connection.calls.lock().waiting.remove(&self.opaque);
+    }
+}
+
+pub(crate) struct Connection {
+    addr: Arc<str>,
+    local: SocketAddr,
+    outbox: Arc<Outbox>,
+    calls: Arc<Mutex<Calls>>,
+}
+
+impl Connection {
+    /// Our end.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.outbox.is_closed()
+    }
+
+    /// Sends a request and waits for its answer.
+    pub async fn call<R: Request>(
+        &self,
+        frame: &RequestFrame<R>,
+        deadline: Deadline,
+    ) -> Result<Answer<R>, Error> {
+        let Ok(answer) = timeout_at(deadline.at, self.exchange(frame)).await else {
+            return Err(self.timed_out::<R>(deadline));
+        };
+        let raw = answer.ok_or_else(|| self.lost::<R>())?;
+        Ok(Answer {
+            code: raw.code,
+            remark: raw.remark,
+            body: raw.body,
+            addr: self.addr.clone(),
+            encoding: raw.encoding,
+            header: raw.header,
+            request: PhantomData,
+        })
+    }
+
+    /// Sends a request that is not answered.
+    pub async fn oneway<R: Request>(
+        &self,
+        frame: &RequestFrame<R>,
+        deadline: Deadline,
+    ) -> Result<(), Error> {
+        let sent = timeout_at(deadline.at, self.put(frame)).await;
+        let sent = sent.map_err(|_| self.timed_out::<R>(deadline))?;
+        if sent { Ok(()) } else { Err(self.lost::<R>()) }
+    }
+
+    /// `None` if the connection ended.
+    async fn exchange<R>(&self, frame: &RequestFrame<R>) -> Option<RawAnswer> {
+        let (sender, receiver) = oneshot::channel();
+        let mut sender = Some(sender);
+        while !self.enlist(frame.opaque, &mut sender)? {
+            tokio::time::sleep(ROOM_PAUSE).await;
+        }
+        let _place = Place { connection: self, opaque: frame.opaque };
+        if !self.put(frame).await {
+            return None;
+        }
+        receiver.await.ok()
+    }
+
+    /// Takes a place among those who wait; `Some(false)` if there is none, `None` if the
+    /// connection ended.
+    fn enlist(&self, opaque: i32, sender: &mut Option<oneshot::Sender<RawAnswer>>) -> Option<bool> {
+        let mut calls = self.calls.lock();
+        if calls.closed {
+            return None;
+        }
+        if CALLS_MAX <= calls.waiting.len() {
+            return Some(false);
+        }
+        if let Some(sender) = sender.take() {
+            calls.waiting.insert(opaque, sender);
+        }
+        Some(true)
+    }
+
+    /// Puts a frame into the outbox, waiting for room; `false` if the connection ended.
+    async fn put<R>(&self, frame: &RequestFrame<R>) -> bool {
+        while !self.outbox.put(|output| frame.write(output)) {
+            if self.outbox.is_closed() {
+                return false;
+            }
+            tokio::time::sleep(ROOM_PAUSE).await;
+        }
+        true
+    }
+
+    fn timed_out<R: Request>(&self, deadline: Deadline) -> Error {
+        let after = deadline.within;
+        Error::TimedOut { addr: self.addr.clone(), request: R::INFO.name, after }
+    }
+
+    fn lost<R: Request>(&self) -> Error {
+        Error::Lost { addr: self.addr.clone(), request: R::INFO.name }
+    }
+}
+
+/// Until when a call may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deadline {
+    pub at: Instant,
+    within: Duration,
+}
+
+impl Deadline {
+    pub fn within(within: Duration) -> Self {
+        Self { at: Instant::now() + within, within }
+    }
+}
+
+/// A request as bytes; may be sent to several peers one after the other.
+pub(crate) struct RequestFrame<R> {
+    opaque: i32,
+    /// The frame without its body.
+    head: Vec<u8>,
+    body: Bytes,
+    request: PhantomData<fn() -> R>,
+}
+
+impl<R: Request> RequestFrame<R> {
+    /// `opaque` must differ from that of every other call that is under way.
+    pub fn new(request: &R::At<'_>, body: Bytes, opaque: i32, oneway: bool) -> Self {
+        let encoding = HeaderEncoding::Json;
+        let head = RequestHead { encoding, code: R::INFO.code, opaque, oneway };
+        let mut output = Output::default();
+        let put_body = |output: &mut Output| output.reference(body.clone());
+        head.write(&mut output, |put| request.encode(put), put_body);
+        Self { opaque, head: output.bytes, body, request: PhantomData }
+    }
+}
+
+impl<R> RequestFrame<R> {
+    fn write(&self, output: &mut Output) {
+        output.bytes.extend_from_slice(&self.head);
+        if REFERENCE_LEN_MIN <= self.body.len() {
+            output.reference(self.body.clone());
+        } else {
+            output.bytes.extend_from_slice(&self.body);
+        }
+    }
+}
+
+/// Our side of a connection: hands answers to those who wait, and requests to `listeners`.
+struct ClientSession {
+    calls: Arc<Mutex<Calls>>,
+    listeners: Arc<Listeners>,
+    index: Vec<FieldIndex>,
+}
+
+impl Session for ClientSession {
+    fn on_frame(&mut self, frame: &FrameRef<'_>, output: &mut Output) -> Result<(), Closed> {
+        let header = Header::parse(frame, &mut self.index)
+            .map_err(|error| Closed::Protocol(error.to_string()))?;
+        if !header.is_response() {
+            let request =
+                PeerRequest { code: header.code, fields: &header.fields, body: frame.body };
+            self.listeners.tell(&request);
+            if !header.is_oneway() {
+                refuse(&header, frame.encoding, output);
+            }
+            return Ok(());
+        }
+        // Without a receiver the call has timed out: the answer comes too late for it.
+        if let Some(waiting) = self.calls.lock().waiting.remove(&header.opaque) {
+            let _ = waiting.send(RawAnswer {
+                code: ResponseCode(header.code),
+                remark: header.remark.map(|text| text.to_cow().into_owned()).unwrap_or_default(),
+                encoding: frame.encoding,
+                header: frame.header.to_vec(),
+                body: Bytes::copy_from_slice(frame.body),
+            });
+        }
+        Ok(())
+    }
+}
+
+fn refuse(header: &Header<'_>, encoding: HeaderEncoding, output: &mut Output) {
+    let remark = format!("this client does not answer requests of code {}", header.code);
+    let code = ResponseCode::REQUEST_CODE_NOT_SUPPORTED;
+    let head = ResponseHead { encoding, code, opaque: header.opaque, remark: Some(&remark) };
+    head.write(output, |_| {}, |_| {});
+}
+
+/// The connections of a client, by address.
+pub(crate) struct Connections {
+    transport: Arc<dyn Transport>,
+    admission: Arc<Admission>,
+    listeners: Arc<Listeners>,
+    table: Mutex<Table>,
+}
+
+/// Once `closed`, it stays empty.
+#[derive(Default)]
+struct Table {
+    slots: BTreeMap<Arc<str>, Arc<Slot>>,
+    pumps: JoinSet<()>,
+    closed: bool,
+}
+
+/// One address. Locked while it is dialed, so that all who want it wait for the same connection.
+type Slot = tokio::sync::Mutex<SlotState>;
+
+enum SlotState {
+    Open(Arc<Connection>),
+    /// Not connected, after so many failed dials; the next may be tried from then on.
+    Apart {
+        failures: u32,
+        next_dial: Instant,
+        error: Option<Arc<io::Error>>,
+    },
+}
+
+impl Connections {
+    pub fn new(transport: Arc<dyn Transport>, listeners: Arc<Listeners>) -> Self {
+        let admission = Arc::default();
+        Self { transport, admission, listeners, table: Mutex::default() }
+    }
+
+    /// The open connection to `addr`, or a new one. Fails at once while a back-off lasts.
+    pub async fn get(&self, addr: &str, deadline: Deadline) -> Result<Arc<Connection>, Error> {
+        let slot = self.slot(addr)?;
+        let within = deadline.at.duration_since(Instant::now()).min(DIAL_TIME);
+        let dialed = timeout(within, async {
+            let mut state = slot.lock().await;
+            if let SlotState::Open(connection) = &*state {
+                if !connection.is_closed() {
+                    return Ok(Arc::clone(connection));
+                }
+                *state = SlotState::apart();
+            }
+            self.dial(addr, &mut state).await
+        });
+        dialed.await.unwrap_or_else(|_| {
+            let source = io::Error::new(io::ErrorKind::TimedOut, format!("{within:?} passed"));
+            Err(Error::Unreachable { addr: addr.into(), source: Arc::new(source) })
+        })
+    }
+
+    /// The local address of any open connection: how peers see this machine.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        let table = self.table.lock();
+        table.slots.values().find_map(|slot| match &*slot.try_lock().ok()? {
+            SlotState::Open(connection) => Some(connection.local_addr()),
+            SlotState::Apart { .. } => None,
+        })
+    }
+
+    /// Closes all connections and waits until their tasks have ended.
+    pub async fn close(&self) {
+        let (slots, mut pumps) = {
+            let mut table = self.table.lock();
+            table.closed = true;
+            (std::mem::take(&mut table.slots), std::mem::take(&mut table.pumps))
+        };
+        for slot in slots.into_values() {
+            if let SlotState::Open(connection) = &*slot.lock().await {
+                connection.outbox.close();
+            }
+        }
+        // Lets them write what was put before.
+        let ended = async { while pumps.join_next().await.is_some() {} };
+        if timeout(CLOSE_TIME, ended).await.is_err() {
+            pumps.shutdown().await;
+        }
+    }
+
+    fn slot(&self, addr: &str) -> Result<Arc<Slot>, Error> {
+        let mut table = self.table.lock();
+        if table.closed {
+            return Err(Error::Closed);
+        }
+        if let Some(slot) = table.slots.get(addr) {
+            return Ok(Arc::clone(slot));
+        }
+        let slot = Arc::new(Slot::new(SlotState::apart()));
+        table.slots.insert(addr.into(), Arc::clone(&slot));
+        Ok(slot)
+    }
+
+    async fn dial(&self, addr: &str, state: &mut SlotState) -> Result<Arc<Connection>, Error> {
+        let SlotState::Apart { failures, next_dial, error } = state else {
+            unreachable!("an open slot was replaced before");
+        };
+        if let Some(error) = error
+            && Instant::now() < *next_dial
+        {
+            return Err(Error::Unreachable { addr: addr.into(), source: Arc::clone(error) });
+        }
+        // Set before the dial: it may be dropped at its time limit.
+        let back_off = BACK_OFF_MIN.saturating_mul(1 << (*failures).min(8)).min(BACK_OFF_MAX);
+        *failures += 1;
+        *next_dial = Instant::now() + back_off;
+        *error = Some(Arc::new(io::Error::new(io::ErrorKind::TimedOut, "the last dial timed out")));
+        match self.transport.dial(addr).await {
+            Ok(stream) => {
+                let connection = self.start(addr, stream)?;
+                *state = SlotState::Open(Arc::clone(&connection));
+                Ok(connection)
+            }
+            Err(source) => {
+                let source = Arc::new(source);
+                *error = Some(Arc::clone(&source));
+                Err(Error::Unreachable { addr: addr.into(), source })
+            }
+        }
+    }
+
+    fn start(&self, addr: &str, stream: Box<dyn Stream>) -> Result<Arc<Connection>, Error> {
+        let connection = Arc::new(Connection {
+            addr: addr.into(),
+            local: stream.local_addr(),
+            outbox: Arc::default(),
+            calls: Arc::default(),
+        });
+        let (outbox, calls) = (Arc::clone(&connection.outbox), Arc::clone(&connection.calls));
+        let listeners = Arc::clone(&self.listeners);
+        let admission = Arc::clone(&self.admission);
+        let addr = Arc::clone(&connection.addr);
+        let mut table = self.table.lock();
+        if table.closed {
+            return Err(Error::Closed);
+        }
+        while table.pumps.try_join_next().is_some() {}
+        table.pumps.spawn(async move {
+            let mut session =
+                ClientSession { calls: Arc::clone(&calls), listeners, index: Vec::new() };
+            let _ended = End(calls);
+            let closed = pump(stream, &mut session, &outbox, &admission).await;
+            tracing::debug!(%addr, %closed, "connection ended");
+        });
+        Ok(connection)
+    }
+}
+
+/// When a pump ends, whichever way, those who wait learn that no answer will come.
+struct End(Arc<Mutex<Calls>>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let mut calls = self.0.lock();
+        calls.closed = true;
+        calls.waiting.clear();
+    }
+}
+
+impl SlotState {
+    fn apart() -> Self {
+        Self::Apart { failures: 0, next_dial: Instant::now(), error: None }
+    }
+}

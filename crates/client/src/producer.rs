@@ -1,0 +1,467 @@
+//! Sends messages: chooses the queue, tries again elsewhere, keeps its group known to brokers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use apogee_types::properties::name;
+use apogee_types::route::{BrokerData, MessageQueue};
+use apogee_types::tags::java_hash;
+use apogee_types::{Millis, SysFlag, names};
+use apogee_wire::remoting::batch::{self, BatchRecord};
+use apogee_wire::remoting::bodies::{HeartbeatData, ProducerData};
+use apogee_wire::remoting::requests::{
+    SendBatchMessage, SendMessageResponse, SendMessageV2, UnregisterClient,
+};
+use apogee_wire::remoting::{Request, ResponseCode, Text};
+use bytes::Bytes;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, interval};
+
+use crate::client::DEFAULT_QUEUE_COUNT;
+use crate::connection::Answer;
+use crate::message::{Message, deflate};
+use crate::routes::Route;
+use crate::{Client, Error, Options};
+
+/// Upstream's `heartbeatBrokerInterval`.
+pub(crate) const HEARTBEAT_PERIOD: Duration = Duration::from_secs(30);
+
+/// What to send with; every setting has upstream's default.
+pub struct ProducerBuilder {
+    client: Option<Client>,
+    options: Options,
+    group: String,
+    send_time: Duration,
+    retry_count: usize,
+    compress_from: usize,
+    body_len_max: usize,
+}
+
+impl ProducerBuilder {
+    /// Default: `DEFAULT_PRODUCER`.
+    #[must_use]
+    pub fn group(mut self, group: &str) -> Self {
+        self.group = group.to_owned();
+        self
+    }
+
+    /// Another network, clock or seed. Replaces the name servers as well.
+    #[must_use]
+    pub fn options(mut self, options: Options) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Shares the connections of `client`, which then is not closed by this producer.
+    #[must_use]
+    pub fn client(mut self, client: Client) -> Self {
+        self.client = Some(client);
+        self
+    }
+
+    /// How long a send may take with all its tries. Default: 3 s.
+    #[must_use]
+    pub fn send_timeout(mut self, within: Duration) -> Self {
+        self.send_time = within;
+        self
+    }
+
+    /// How often a failed send is tried again. Default: 2.
+    #[must_use]
+    pub fn retries(mut self, count: usize) -> Self {
+        self.retry_count = count;
+        self
+    }
+
+    /// The length from which a body is compressed. Default: 4 KiB.
+    #[must_use]
+    pub fn compress_from(mut self, len: usize) -> Self {
+        self.compress_from = len;
+        self
+    }
+
+    /// The longest body. Default: 4 MiB, as the broker's `maxMessageSize`.
+    #[must_use]
+    pub fn max_body_len(mut self, len: usize) -> Self {
+        self.body_len_max = len;
+        self
+    }
+
+    pub async fn start(self) -> Result<Producer, Error> {
+        names::check_group(&self.group)?;
+        let owns_client = self.client.is_none();
+        let client = self.client.unwrap_or_else(|| Client::new(self.options));
+        let seed = client.chance(usize::MAX);
+        let heartbeats = tokio::spawn(heartbeat_often(client.clone(), self.group.clone()));
+        Ok(Producer {
+            client,
+            owns_client,
+            group: self.group,
+            send_time: self.send_time,
+            retry_count: self.retry_count,
+            compress_from: self.compress_from,
+            body_len_max: self.body_len_max,
+            turn: AtomicUsize::new(seed / 2),
+            heartbeats,
+        })
+    }
+}
+
+/// Sends messages. All methods take `&self`: share it in an `Arc` and send as many at once as you
+/// like, they are pipelined over one connection per broker.
+pub struct Producer {
+    client: Client,
+    owns_client: bool,
+    group: String,
+    send_time: Duration,
+    retry_count: usize,
+    compress_from: usize,
+    body_len_max: usize,
+    /// Counts sends, so that they go round the queues.
+    turn: AtomicUsize,
+    heartbeats: JoinHandle<()>,
+}
+
+/// How safely a message is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SendStatus {
+    /// As the broker is configured to keep it.
+    Ok,
+    /// Stored, but not on the device in time.
+    FlushDiskTimeout,
+    /// Stored, but not on a slave in time.
+    FlushSlaveTimeout,
+    /// Stored, but there is no slave.
+    SlaveNotAvailable,
+}
+
+/// Where a message was stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SendReceipt {
+    pub status: SendStatus,
+    /// The id that we gave; of a batch all, joined by `,`.
+    pub id: String,
+    /// The broker's id; of a batch all, joined by `,`.
+    pub offset_id: String,
+    pub queue: MessageQueue,
+    /// Of a batch that of the first message.
+    pub queue_offset: i64,
+    /// With which a message that is not yet delivered can be recalled.
+    pub recall_handle: Option<String>,
+}
+
+/// What is sent, whichever way the queue is chosen.
+struct Parcel {
+    topic: String,
+    id: String,
+    sys_flag: SysFlag,
+    flag: i32,
+    properties: String,
+    body: Bytes,
+    is_batch: bool,
+}
+
+impl Producer {
+    /// Name servers are separated by `;`.
+    #[must_use]
+    pub fn builder(name_servers: &str) -> ProducerBuilder {
+        ProducerBuilder {
+            client: None,
+            options: Options::new(name_servers),
+            group: "DEFAULT_PRODUCER".to_owned(),
+            send_time: Duration::from_secs(3),
+            retry_count: 2,
+            compress_from: 4096,
+            body_len_max: 4 * 1024 * 1024,
+        }
+    }
+
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Sends a message and waits until it is stored; tries again on another broker if one fails.
+    pub async fn send(&self, message: Message) -> Result<SendReceipt, Error> {
+        self.send_parcel(self.parcel(message)?).await
+    }
+
+    /// Sends messages of one topic at once: all are stored, in order, in one queue, or none.
+    pub async fn send_batch(&self, messages: Vec<Message>) -> Result<SendReceipt, Error> {
+        self.send_parcel(self.batch_parcel(messages)?).await
+    }
+
+    /// Sends to the queue that belongs to `key`: messages with the same key stay in order, if each
+    /// is sent after the one before was stored. Not tried elsewhere.
+    pub async fn send_ordered(&self, message: Message, key: &str) -> Result<SendReceipt, Error> {
+        let message = message.property(name::SHARDING_KEY, key);
+        let route = self.client.send_route(&message.topic).await?;
+        let queues = non_empty(route.write_queues(), &message.topic)?;
+        let at = java_hash(key).unsigned_abs() as usize % queues.len();
+        self.send_to(message, &queues[at]).await
+    }
+
+    /// Sends to this queue and no other.
+    pub async fn send_to(
+        &self,
+        message: Message,
+        queue: &MessageQueue,
+    ) -> Result<SendReceipt, Error> {
+        let parcel = self.parcel(message)?;
+        let route = self.client.send_route(&parcel.topic).await?;
+        self.try_send(&parcel, &route, queue, self.send_time).await
+    }
+
+    /// Sends without waiting for an answer: whether the message was stored is not known.
+    pub async fn send_oneway(&self, message: Message) -> Result<(), Error> {
+        let parcel = self.parcel(message)?;
+        let route = self.client.send_route(&parcel.topic).await?;
+        let queue = self.next_queue(&route, None)?;
+        let addr = master(&route, &queue)?;
+        let request = self.request(&parcel, &queue);
+        self.client.oneway::<SendMessageV2<'_>>(&addr, &request, parcel.body.clone()).await
+    }
+
+    /// Leaves the group, and closes the connections unless they are shared.
+    pub async fn shutdown(mut self) {
+        self.heartbeats.abort();
+        let _ = (&mut self.heartbeats).await;
+        let request = UnregisterClient {
+            client_id: self.client.id().to_string(),
+            producer_group: Some(self.group.clone()),
+            consumer_group: None,
+        };
+        for addr in masters(&self.client) {
+            let left = self.client.call::<UnregisterClient>(&addr, &request, Bytes::new()).await;
+            if let Err(error) = left {
+                tracing::debug!(group = self.group, %error, "not unregistered");
+            }
+        }
+        if self.owns_client {
+            self.client.close().await;
+        }
+    }
+
+    fn parcel(&self, mut message: Message) -> Result<Parcel, Error> {
+        message.check(self.body_len_max)?;
+        let id = self.identify(&mut message);
+        let mut sys_flag = SysFlag::default();
+        let mut body = message.body.clone();
+        if self.compress_from <= body.len() {
+            let deflated = deflate(&body);
+            // What does not get shorter only costs the consumer time.
+            if deflated.len() < body.len() {
+                body = deflated.into();
+                sys_flag = sys_flag.with(SysFlag::COMPRESSED);
+            }
+        }
+        let properties = text(message.encoded_properties()?);
+        let (flag, topic) = (message.flag, message.topic);
+        Ok(Parcel { topic, id, sys_flag, flag, properties, body, is_batch: false })
+    }
+
+    /// Spec `messages.md` 5.2.
+    fn batch_parcel(&self, messages: Vec<Message>) -> Result<Parcel, Error> {
+        let first = messages.first().ok_or(Error::Batch("it is empty"))?;
+        let topic = first.topic.clone();
+        if topic.starts_with(names::RETRY_PREFIX) {
+            return Err(Error::Batch("retry topics take no batches"));
+        }
+        let (mut ids, mut body) = (Vec::new(), Vec::new());
+        for mut message in messages {
+            message.check(self.body_len_max)?;
+            if message.topic != topic {
+                return Err(Error::Batch("its messages have different topics"));
+            }
+            if message.properties.contains_key(name::DELAY) {
+                return Err(Error::Batch("delayed messages cannot be in it"));
+            }
+            ids.push(self.identify(&mut message));
+            let properties = message.encoded_properties()?;
+            let record =
+                BatchRecord { flag: message.flag, body: &message.body, properties: &properties };
+            batch::put(&mut body, &record);
+        }
+        let (len, max) = (body.len(), self.body_len_max);
+        if max < len {
+            return Err(Error::TooLong { what: "a batch", len, max });
+        }
+        Ok(Parcel {
+            topic,
+            id: ids.join(","),
+            sys_flag: SysFlag::default(),
+            flag: 0,
+            properties: format!("{}\u{1}true\u{2}", name::WAIT),
+            body: body.into(),
+            is_batch: true,
+        })
+    }
+
+    /// Gives the message a unique key, unless it has one, and returns it.
+    fn identify(&self, message: &mut Message) -> String {
+        message.properties.entry(name::WAIT.to_owned()).or_insert_with(|| "true".to_owned());
+        let entry = message.properties.entry(name::UNIQ_KEY.to_owned());
+        entry.or_insert_with(|| self.client.unique_key()).clone()
+    }
+
+    async fn send_parcel(&self, parcel: Parcel) -> Result<SendReceipt, Error> {
+        let deadline = Instant::now() + self.send_time;
+        let mut route = self.client.send_route(&parcel.topic).await?;
+        let mut failed_at: Option<Arc<str>> = None;
+        for retries_left in (0..=self.retry_count).rev() {
+            let queue = self.next_queue(&route, failed_at.as_deref())?;
+            let left = deadline - Instant::now();
+            let error = match self.try_send(&parcel, &route, &queue, left).await {
+                Ok(receipt) => return Ok(receipt),
+                Err(error) => error,
+            };
+            let is_late = deadline <= Instant::now();
+            if retries_left == 0 || is_late || !is_worth_another_try(&error) {
+                return Err(error);
+            }
+            tracing::debug!(topic = parcel.topic, broker = %queue.broker_name, %error, "again");
+            if error.is_transport() {
+                // Brokers that are gone leave the route; if no name server answers, it stays.
+                route = self.client.refresh_route(&parcel.topic).await.unwrap_or(route);
+            }
+            failed_at = Some(queue.broker_name);
+        }
+        unreachable!("the last try returned")
+    }
+
+    async fn try_send(
+        &self,
+        parcel: &Parcel,
+        route: &Route,
+        queue: &MessageQueue,
+        within: Duration,
+    ) -> Result<SendReceipt, Error> {
+        let addr = master(route, queue)?;
+        let (client, request) = (&self.client, self.request(parcel, queue));
+        let body = parcel.body.clone();
+        if parcel.is_batch {
+            let request = SendBatchMessage(request);
+            let sent = client.call_within::<SendBatchMessage<'_>>(&addr, &request, body, within);
+            receipt(&sent.await?, parcel, queue)
+        } else {
+            let sent = client.call_within::<SendMessageV2<'_>>(&addr, &request, body, within);
+            receipt(&sent.await?, parcel, queue)
+        }
+    }
+
+    fn request<'a>(&'a self, parcel: &'a Parcel, queue: &'a MessageQueue) -> SendMessageV2<'a> {
+        SendMessageV2 {
+            producer_group: Text::Plain(&self.group),
+            topic: Text::Plain(&parcel.topic),
+            default_topic: Text::Plain(names::AUTO_CREATE_TOPIC),
+            default_topic_queue_count: DEFAULT_QUEUE_COUNT,
+            queue_id: queue.queue_id,
+            sys_flag: parcel.sys_flag.0,
+            born_ms: self.now(),
+            flag: parcel.flag,
+            properties: Some(Text::Plain(&parcel.properties)),
+            reconsume_times: Some(0),
+            unit_mode: false,
+            max_reconsume_times: None,
+            batch: parcel.is_batch,
+            broker_name: Some(Text::Plain(&queue.broker_name)),
+        }
+    }
+
+    fn now(&self) -> Millis {
+        self.client.now_ms()
+    }
+
+    /// The next queue in turn, of another broker than the one that failed if there is one.
+    fn next_queue(&self, route: &Route, failed_at: Option<&str>) -> Result<MessageQueue, Error> {
+        let queues = non_empty(route.write_queues(), route.topic())?;
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let in_turn = || (turn..turn + queues.len()).map(|at| &queues[at % queues.len()]);
+        let elsewhere = in_turn().find(|queue| Some(&*queue.broker_name) != failed_at);
+        Ok(elsewhere.unwrap_or(&queues[turn % queues.len()]).clone())
+    }
+}
+
+impl Drop for Producer {
+    fn drop(&mut self) {
+        self.heartbeats.abort();
+    }
+}
+
+fn non_empty(queues: Vec<MessageQueue>, topic: &str) -> Result<Vec<MessageQueue>, Error> {
+    if queues.is_empty() { Err(Error::NoRoute { topic: topic.to_owned() }) } else { Ok(queues) }
+}
+
+fn master(route: &Route, queue: &MessageQueue) -> Result<Arc<str>, Error> {
+    let id = BrokerData::MASTER_ID;
+    let addr = route.address(&queue.broker_name, id).cloned();
+    addr.ok_or_else(|| Error::NoBroker { broker: queue.broker_name.to_string(), id })
+}
+
+fn masters(client: &Client) -> impl Iterator<Item = Arc<str>> {
+    let brokers = client.brokers().into_iter();
+    brokers.filter(|((_, id), _)| *id == BrokerData::MASTER_ID).map(|(_, addr)| addr)
+}
+
+fn text(properties: Vec<u8>) -> String {
+    String::from_utf8(properties).expect("made of names and values that are texts")
+}
+
+/// The codes with which upstream tries another broker.
+fn is_worth_another_try(error: &Error) -> bool {
+    const CODES: [ResponseCode; 8] = [
+        ResponseCode::SYSTEM_ERROR,
+        ResponseCode::SYSTEM_BUSY,
+        ResponseCode::SERVICE_NOT_AVAILABLE,
+        ResponseCode::NO_PERMISSION,
+        ResponseCode::TOPIC_NOT_EXIST,
+        ResponseCode::NO_BUYER_ID,
+        ResponseCode::NOT_IN_CURRENT_UNIT,
+        ResponseCode::GO_AWAY,
+    ];
+    error.is_transport() || error.code().is_some_and(|code| CODES.contains(&code))
+}
+
+fn receipt<R>(
+    answer: &Answer<R>,
+    parcel: &Parcel,
+    queue: &MessageQueue,
+) -> Result<SendReceipt, Error>
+where
+    R: for<'a> Request<Response<'a> = SendMessageResponse<'a>>,
+{
+    let status = match answer.code {
+        ResponseCode::SUCCESS => SendStatus::Ok,
+        ResponseCode::FLUSH_DISK_TIMEOUT => SendStatus::FlushDiskTimeout,
+        ResponseCode::FLUSH_SLAVE_TIMEOUT => SendStatus::FlushSlaveTimeout,
+        ResponseCode::SLAVE_NOT_AVAILABLE => SendStatus::SlaveNotAvailable,
+        _ => return Err(answer.refusal()),
+    };
+    answer.fields(|response| SendReceipt {
+        status,
+        id: parcel.id.clone(),
+        offset_id: response.msg_id.to_cow().into_owned(),
+        queue: MessageQueue { queue_id: response.queue_id, ..queue.clone() },
+        queue_offset: response.queue_offset,
+        recall_handle: response.recall_handle.map(|handle| handle.to_cow().into_owned()),
+    })
+}
+
+/// Tells all masters of the producer group, at first as soon as one is known.
+async fn heartbeat_often(client: Client, group: String) {
+    let mut ticks = interval(HEARTBEAT_PERIOD);
+    loop {
+        ticks.tick().await;
+        let data = HeartbeatData {
+            client_id: client.id(),
+            producer_data_set: vec![ProducerData { group_name: group.as_str().into() }],
+            ..HeartbeatData::default()
+        };
+        for addr in masters(&client) {
+            if let Err(error) = client.heartbeat(&addr, &data).await {
+                tracing::warn!(group, %addr, %error, "no heartbeat");
+            }
+        }
+    }
+}
