@@ -358,8 +358,8 @@ impl Connections {
             self.dial(addr, &mut state).await
         });
         dialed.await.unwrap_or_else(|_| {
-            let source = io::Error::new(io::ErrorKind::TimedOut, format!("{within:?} passed"));
-            Err(Error::Unreachable { addr: addr.into(), source: Arc::new(source) })
+            let cause = io::Error::new(io::ErrorKind::TimedOut, format!("{within:?} passed"));
+            Err(Error::Unreachable { addr: addr.into(), cause: Arc::new(cause) })
         })
     }
 
@@ -411,7 +411,7 @@ impl Connections {
         if let Some(error) = error
             && Instant::now() < *next_dial
         {
-            return Err(Error::Unreachable { addr: addr.into(), source: Arc::clone(error) });
+            return Err(Error::Unreachable { addr: addr.into(), cause: Arc::clone(error) });
         }
         // Set before the dial: it may be dropped at its time limit.
         let back_off = BACK_OFF_MIN.saturating_mul(1 << (*failures).min(8)).min(BACK_OFF_MAX);
@@ -424,10 +424,10 @@ impl Connections {
                 *state = SlotState::Open(Arc::clone(&connection));
                 Ok(connection)
             }
-            Err(source) => {
-                let source = Arc::new(source);
-                *error = Some(Arc::clone(&source));
-                Err(Error::Unreachable { addr: addr.into(), source })
+            Err(cause) => {
+                let cause = Arc::new(cause);
+                *error = Some(Arc::clone(&cause));
+                Err(Error::Unreachable { addr: addr.into(), cause })
             }
         }
     }

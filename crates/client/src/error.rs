@@ -34,8 +34,8 @@ pub enum Error {
     #[error("the client is closed")]
     Closed,
     // The caller can try again, or elsewhere.
-    #[error("cannot connect to {addr}: {source}")]
-    Unreachable { addr: Arc<str>, source: Arc<io::Error> },
+    #[error("cannot connect to {addr}: {cause}")]
+    Unreachable { addr: Arc<str>, cause: Arc<io::Error> },
     #[error("the connection to {addr} ended before {request} was answered")]
     Lost { addr: Arc<str>, request: &'static str },
     #[error("{addr} did not answer {request} within {after:?}")]

@@ -38,6 +38,9 @@ pub enum Outcome {
     RetryAt {
         delay_level: u8,
     },
+    /// Neither done nor failed: the group's offset stays below them, so that whoever reads the
+    /// queue next gets them again. For a consumer that is about to shut down.
+    Leave,
 }
 
 /// Where a group begins to read a queue that it has not read before.

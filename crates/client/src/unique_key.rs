@@ -70,7 +70,8 @@ mod tests {
         let keys = UniqueKeys::new("10.0.0.1".parse().unwrap(), 0x1_2345, 0xA1B2_C3D4);
         // 2024-02-29 00:00:00.005 UTC: 28 days into the month.
         let now = 1_709_164_800_005;
-        assert_eq!(keys.next(now), format!("0A0000012345A1B2C3D4{:08X}0000", 28 * 86_400_000 + 5));
+        let ms: u32 = 28 * 86_400_000 + 5;
+        assert_eq!(keys.next(now), format!("0A0000012345A1B2C3D4{ms:08X}0000"));
         assert!(keys.next(now).ends_with("0001"));
         let keys = UniqueKeys::new("::1".parse().unwrap(), 1, 2);
         assert_eq!(keys.next(0).len(), 56);

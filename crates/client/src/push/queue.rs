@@ -287,6 +287,7 @@ async fn handle(reader: Arc<Reader>, messages: Vec<ReceivedMessage>, permit: Own
     let outcome = reader.call(messages).await;
     drop(permit);
     let delay_level = match outcome {
+        Outcome::Leave => return,
         Outcome::Done => None,
         Outcome::Retry => Some(0),
         Outcome::RetryAt { delay_level } => Some(delay_level.into()),
@@ -326,6 +327,10 @@ async fn handle_in_order(reader: &Reader, mut messages: Vec<ReceivedMessage>) ->
         let Some(permit) = reader.unless_stopped(ready).await else { return false };
         let outcome = reader.call(messages.clone()).await;
         drop(permit);
+        if outcome == Outcome::Leave {
+            // What follows would overtake them.
+            return false;
+        }
         if outcome == Outcome::Done {
             for message in &messages {
                 reader.window.done(message.queue_offset.0 as i64);
