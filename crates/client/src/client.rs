@@ -237,7 +237,8 @@ impl Client {
             Error::NoRoute { .. } => missing,
             other => other,
         })?;
-        let route = Route::new(AUTO_CREATE_TOPIC, template).as_template(topic, DEFAULT_QUEUE_COUNT);
+        let route =
+            Route::new(AUTO_CREATE_TOPIC, template).into_template(topic, DEFAULT_QUEUE_COUNT);
         let route = Arc::new(route);
         self.shared.routes.put(topic, Arc::clone(&route));
         Ok(route)

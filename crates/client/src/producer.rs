@@ -448,7 +448,7 @@ where
     })
 }
 
-/// Tells all masters of the producer group, at first as soon as one is known.
+/// Tells all known masters of the producer group, so that they can ask its members back.
 async fn heartbeat_often(client: Client, group: String) {
     let mut ticks = interval(HEARTBEAT_PERIOD);
     loop {

@@ -65,7 +65,7 @@ impl Route {
     /// As if this route, of the template topic, were that of `topic`: what its first message
     /// makes of it.
     #[must_use]
-    pub(crate) fn as_template(mut self, topic: &str, queue_count: i32) -> Self {
+    pub(crate) fn into_template(mut self, topic: &str, queue_count: i32) -> Self {
         self.topic = topic.into();
         for data in &mut self.data.queue_datas {
             let count = data.read_queue_count.min(queue_count);

@@ -1,5 +1,7 @@
 //! What a client promises, against a network in memory whose brokers do as they are told.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
+
 mod broker;
 mod consuming;
 mod sending;

@@ -1,0 +1,203 @@
+//! The same promises against a running cluster, ours or Apache's:
+//! `NAMESRV_ADDR=localhost:9876 cargo test -p apogee-client --test live -- --ignored`
+//! SQL needs `enablePropertyFilter=true` on the broker.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
+
+use std::collections::BTreeMap;
+use std::future::ready;
+use std::time::Duration;
+
+use apogee_client::{
+    Client, Message, Options, Outcome, Producer, PushConsumer, ReceivedMessage, StartFrom,
+};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
+
+/// Longer than the first retry takes (10 s), with room for a slow machine.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+fn name_servers() -> String {
+    std::env::var("NAMESRV_ADDR").unwrap()
+}
+
+/// A name that no run before has used.
+fn fresh(prefix: &str) -> String {
+    format!("{prefix}-{:016x}", fastrand::u64(..))
+}
+
+/// A client, and a topic with so many queues that clients can find.
+async fn topic(queue_count: i32) -> (Client, String) {
+    let client = Client::new(Options::new(&name_servers()));
+    let topic = fresh("live");
+    client.create_topic(&topic, queue_count).await.unwrap();
+    let started = Instant::now();
+    while client.route(&topic).await.is_err() {
+        assert!(started.elapsed() < PATIENCE, "the topic has no route");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    (client, topic)
+}
+
+async fn producer(client: &Client) -> Producer {
+    Producer::builder("").client(client.clone()).start().await.unwrap()
+}
+
+async fn next(seen: &mut mpsc::Receiver<ReceivedMessage>) -> ReceivedMessage {
+    timeout(PATIENCE, seen.recv()).await.expect("no message came").unwrap()
+}
+
+#[tokio::test]
+#[ignore = "needs a cluster"]
+async fn a_failed_message_comes_again_after_ten_seconds() {
+    let (client, topic) = topic(1).await;
+    let sent = producer(&client).await.send(Message::new(&topic, "x").tag("t")).await.unwrap();
+    let (tell, mut seen) = mpsc::channel(16);
+    let handler = move |messages: Vec<ReceivedMessage>| {
+        let outcome = if messages[0].reconsume_times == 0 { Outcome::Retry } else { Outcome::Done };
+        for message in messages {
+            tell.try_send(message).unwrap();
+        }
+        ready(outcome)
+    };
+    let consumer = PushConsumer::builder("", &fresh("G"))
+        .client(client.clone())
+        .subscribe(&topic, "t || u")
+        .start_from(StartFrom::Earliest)
+        .start(handler)
+        .await
+        .unwrap();
+    let first = next(&mut seen).await;
+    let came = Instant::now();
+    let again = next(&mut seen).await;
+    assert_eq!((first.id(), again.id()), (sent.id.clone(), sent.id));
+    assert_eq!((&*again.topic, again.reconsume_times), (topic.as_str(), 1));
+    assert!(Duration::from_secs(9) < came.elapsed(), "after {:?}", came.elapsed());
+    consumer.shutdown().await;
+    client.close().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a cluster"]
+async fn messages_of_a_key_come_in_order_and_each_queue_has_one_reader() {
+    let (client, topic) = topic(4).await;
+    let producer = producer(&client).await;
+    for number in 0..60 {
+        let key = format!("key{}", number % 5);
+        let message = Message::new(&topic, number.to_string());
+        producer.send_ordered(message, &key).await.unwrap();
+    }
+    let group = fresh("G");
+    let (tell, mut seen) = mpsc::channel(128);
+    let mut consumers = Vec::new();
+    for _ in 0..2 {
+        let tell = tell.clone();
+        let handler = move |messages: Vec<ReceivedMessage>| {
+            for message in messages {
+                tell.try_send(message).unwrap();
+            }
+            ready(Outcome::Done)
+        };
+        let builder = PushConsumer::builder(&name_servers(), &group)
+            .subscribe(&topic, "*")
+            .start_from(StartFrom::Earliest)
+            .ordered();
+        consumers.push(builder.start(handler).await.unwrap());
+    }
+    let mut last: BTreeMap<String, i64> = BTreeMap::new();
+    for _ in 0..60 {
+        let message = next(&mut seen).await;
+        let number: i64 = std::str::from_utf8(&message.body).unwrap().parse().unwrap();
+        let key = message.properties["__SHARDINGKEY"].clone();
+        let before = last.insert(key, number);
+        assert!(before.is_none_or(|before| before + 5 == number), "{before:?} then {number}");
+    }
+    for consumer in consumers {
+        consumer.shutdown().await;
+    }
+    assert!(seen.try_recv().is_err(), "each message came once");
+    client.close().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a cluster"]
+async fn messages_are_found_by_key_and_by_both_ids_and_the_group_is_shown() {
+    let (client, topic) = topic(2).await;
+    let producer = producer(&client).await;
+    let body = "long enough to be compressed ".repeat(400);
+    let sent = producer.send(Message::new(&topic, body.clone()).key("k7")).await.unwrap();
+    let batch = vec![Message::new(&topic, "1").key("k7"), Message::new(&topic, "2")];
+    producer.send_batch(batch).await.unwrap();
+
+    let viewed = client.view_message(&sent.offset_id).await.unwrap().unwrap();
+    assert_eq!((viewed.id(), &viewed.body[..]), (sent.id.clone(), body.as_bytes()));
+    let started = Instant::now();
+    loop {
+        let by_key = client.query_by_key(&topic, "k7", 32, 0..i64::MAX).await.unwrap();
+        let by_id = client.query_by_id(&topic, &sent.id).await.unwrap();
+        if by_key.len() == 2 && by_id.len() == 1 {
+            break;
+        }
+        assert!(started.elapsed() < PATIENCE, "{} by key, {} by id", by_key.len(), by_id.len());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+
+    let group = fresh("G");
+    let (tell, mut seen) = mpsc::channel(16);
+    let handler = move |messages: Vec<ReceivedMessage>| {
+        for message in messages {
+            tell.try_send(message).unwrap();
+        }
+        ready(Outcome::Done)
+    };
+    let consumer = PushConsumer::builder("", &group)
+        .client(client.clone())
+        .subscribe(&topic, "*")
+        .start_from(StartFrom::Earliest)
+        .start(handler)
+        .await
+        .unwrap();
+    for _ in 0..3 {
+        next(&mut seen).await;
+    }
+    let addr = client.broker_address(&sent.queue.broker_name, 0).unwrap();
+    let connections = client.consumer_connections(&addr, &group).await.unwrap();
+    assert_eq!(connections.connection_set[0].client_id, client.id());
+    consumer.shutdown().await;
+    let stats = client.consume_stats(&addr, &group).await.unwrap();
+    let behind = stats.offset_table.values().map(|it| it.broker_offset - it.consumer_offset);
+    assert_eq!(behind.sum::<i64>(), 0);
+    assert!(client.consumer_connections(&addr, &group).await.is_err(), "it has left");
+    client.close().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a cluster"]
+async fn sql_and_delays() {
+    let (client, topic) = topic(1).await;
+    let (tell, mut seen) = mpsc::channel(16);
+    let handler = move |messages: Vec<ReceivedMessage>| {
+        for message in messages {
+            tell.try_send(message).unwrap();
+        }
+        ready(Outcome::Done)
+    };
+    let consumer = PushConsumer::builder("", &fresh("G"))
+        .client(client.clone())
+        .subscribe_sql(&topic, "n > 5")
+        .start_from(StartFrom::Earliest)
+        .start(handler)
+        .await
+        .unwrap();
+    let producer = producer(&client).await;
+    let message = |n: &str| Message::new(&topic, n.to_owned()).property("n", n);
+    producer.send(message("3")).await.unwrap();
+    let sent = Instant::now();
+    producer.send(message("8").delay_level(2)).await.unwrap();
+    producer.send(message("7")).await.unwrap();
+    assert_eq!(&next(&mut seen).await.body[..], b"7");
+    assert_eq!(&next(&mut seen).await.body[..], b"8");
+    assert!(Duration::from_millis(4500) < sent.elapsed(), "after {:?}", sent.elapsed());
+    consumer.shutdown().await;
+    client.close().await;
+}
