@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use apogee_client::{Outcome, PushConsumer, ReceivedMessage, StartFrom};
+use apogee_types::{Clock, SystemClock};
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::Notify;
@@ -42,7 +43,8 @@ pub struct ConsumeArgs {
 fn start_from(text: &str) -> Result<StartFrom, String> {
     match text {
         "earliest" => return Ok(StartFrom::Earliest),
-        "latest" => return Ok(StartFrom::Latest),
+        // `StartFrom::Latest` would begin a young queue at its start.
+        "latest" => return Ok(StartFrom::Time(SystemClock.now_ms())),
         _ => {}
     }
     let zone = jiff::tz::TimeZone::system();

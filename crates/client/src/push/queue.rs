@@ -298,7 +298,8 @@ async fn handle(reader: Arc<Reader>, messages: Vec<ReceivedMessage>, permit: Own
                 reader.send_back_surely(mark, level).await;
             }
             Some(_) => {
-                tracing::warn!(group = %reader.member.group, id = mark.id, "given up: broadcasting");
+                let group = &reader.member.group;
+                tracing::warn!(%group, id = mark.id, "not handled, and does not come again");
                 reader.window.done(mark.offset.0 as i64);
             }
             None => reader.window.done(mark.offset.0 as i64),

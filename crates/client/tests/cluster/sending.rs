@@ -39,22 +39,23 @@ async fn sends_go_round_the_queues_of_all_brokers() {
 
 #[tokio::test(start_paused = true)]
 async fn a_send_that_one_broker_refuses_goes_to_another() {
-    let world = World::new(&["a", "b"], 1);
+    let world = World::new(&["a", "b"], 4);
     world.broker("a").state.lock().refuses = Some(ResponseCode::SERVICE_NOT_AVAILABLE);
-    let producer = producer(&world).await;
+    let builder = Producer::builder("").options(world.options()).retries(1);
+    let producer = builder.start().await.unwrap();
     for _ in 0..4 {
         let receipt = producer.send(Message::new("T", "x")).await.unwrap();
         assert_eq!(&*receipt.queue.broker_name, "b");
     }
     world.broker("a").state.lock().refuses = Some(ResponseCode::MESSAGE_ILLEGAL);
     let mut refusals = 0;
-    for _ in 0..2 {
+    for _ in 0..8 {
         if let Err(error) = producer.send(Message::new("T", "x")).await {
             assert_eq!(error.code(), Some(ResponseCode::MESSAGE_ILLEGAL), "not tried again");
             refusals += 1;
         }
     }
-    assert_eq!(refusals, 1);
+    assert_eq!(refusals, 4);
 }
 
 #[tokio::test(start_paused = true)]
