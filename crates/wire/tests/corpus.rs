@@ -1,5 +1,7 @@
 //! The kept inputs of the fuzz targets, run as a plain test.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "../../../fuzz/src/lib.rs"]
 mod targets;
 

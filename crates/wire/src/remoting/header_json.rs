@@ -362,7 +362,10 @@ mod tests {
     use super::super::fields::sorted;
     use super::*;
 
-    fn read(text: &str) -> Result<(i32, i32, Vec<(String, String)>), HeaderError> {
+    /// Code, opaque, fields.
+    type Parts = (i32, i32, Vec<(String, String)>);
+
+    fn read(text: &str) -> Result<Parts, HeaderError> {
         let mut index = Vec::new();
         let header = parse(text, &mut index)?;
         Ok((header.code, header.opaque, sorted(&header.fields)))

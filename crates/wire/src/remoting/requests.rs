@@ -405,7 +405,8 @@ requests! {
         offset: Option<i64>,
     } -> Empty;
 
-    /// What [`GetConsumerStatusFromClient`] brings from every client; body: `GetConsumerStatusBody`.
+    /// What [`GetConsumerStatusFromClient`] brings from every client.
+    /// Body: `GetConsumerStatusBody`.
     223 INVOKE_BROKER_TO_GET_CONSUMER_STATUS GetConsumerStatus (Get) {
         topic: String,
         group: String,
@@ -627,7 +628,8 @@ requests! {
         recall_handle "recallHandle": String,
     } -> RecallMessageResponse;
 
-    /// Which queues shall I read? Bodies: `QueryAssignmentRequestBody`, `QueryAssignmentResponseBody`.
+    /// Which queues shall I read?
+    /// Bodies: `QueryAssignmentRequestBody`, `QueryAssignmentResponseBody`.
     400 QUERY_ASSIGNMENT QueryAssignment (Sub) {} -> Empty;
 
     /// Pull or pop for a group and topic; body: `SetMessageRequestModeRequestBody`.

@@ -117,7 +117,10 @@ macro_rules! fields {
     (
         $(#[$doc:meta])*
         $name:ident $(<$life:lifetime>)? {
-            $( $(#[$field_doc:meta])* $field:ident $($wire:literal)? : $type:ty $(= $default:expr)? ),*
+            $(
+                $(#[$field_doc:meta])*
+                $field:ident $($wire:literal)? : $type:ty $(= $default:expr)?
+            ),*
             $(,)?
         }
     ) => {
@@ -222,7 +225,8 @@ macro_rules! requests {
         ) -> Option<Result<(), $crate::remoting::FieldError>> {
             match code {
                 $( $code => Some(
-                    <$crate::with_life!($name $($life '_)?) as $crate::remoting::Fields>::decode(fields)
+                    <$crate::with_life!($name $($life '_)?)
+                        as $crate::remoting::Fields>::decode(fields)
                         .map(|request| $crate::remoting::Fields::encode(&request, put))
                 ), )*
                 _ => None,
