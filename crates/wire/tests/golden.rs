@@ -105,6 +105,28 @@ fn every_recorded_code_is_in_the_table() {
     }
 }
 
+/// Fields that any request or response may carry, and that stand in no entry of the table.
+const COMMON_FIELDS: &[&str] =
+    &["ns", "nsd", "bname", "oway", "lo", "ReqT", "MSG_REGION", "TRACE_ON"];
+
+#[test]
+fn every_recorded_field_is_in_the_table() {
+    let check = |code: i32, list: &[FieldInfo], fields: &ExtFields<'_>| {
+        for (name, _) in fields.iter().filter(|(name, _)| !COMMON_FIELDS.contains(name)) {
+            assert!(list.iter().any(|field| field.name == name), "{code}: {name}");
+        }
+    };
+    for exchange in Exchange::all() {
+        let info = requests::request_info(exchange.code).unwrap();
+        with_frame(&exchange.request, |header, _, _| {
+            check(info.code, info.fields, &header.fields);
+        });
+        if let Some(response) = &exchange.response {
+            with_frame(response, |header, _, _| check(info.code, info.response, &header.fields));
+        }
+    }
+}
+
 #[test]
 fn every_recorded_request_comes_out_as_it_went_in() {
     for exchange in Exchange::all() {
