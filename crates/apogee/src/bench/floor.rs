@@ -1,0 +1,248 @@
+//! Where the floor lies: a server that does next to nothing, and a loop that only syncs.
+//!
+//! The server walks the header, computes the checksum, copies the record into memory that was
+//! touched before, under one mutex, and writes the answer. A thread serves a connection, reads
+//! block. It keeps nothing and is no broker.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use apogee_types::config::Perm;
+use apogee_types::record::{self, HEAD_LEN_MAX};
+use apogee_types::route::{BrokerData, ClusterInfo, QueueData, TopicRouteData};
+use apogee_types::{LogOffset, Message, QueueId, QueueOffset, SysFlag, json};
+use apogee_wire::output::Output;
+use apogee_wire::remoting::header::ResponseHead;
+use apogee_wire::remoting::requests::{
+    GetBrokerClusterInfo, GetMaxOffset, GetMinOffset, GetRouteInfoByTopic, OffsetResponse,
+    SendMessageResponse, SendMessageV2,
+};
+use apogee_wire::remoting::{Fields, Header, Request, ResponseCode, frame};
+
+use super::args::FsyncLoopArgs;
+use super::report;
+use super::tally::Times;
+
+const NAME: &str = "floor";
+const QUEUES: i32 = 8;
+const LOG_LEN: usize = 256 << 20;
+const FRAME_LEN_MAX: usize = 16 << 20;
+
+/// Records one after the other; starts again when it is full.
+struct Log {
+    bytes: Vec<u8>,
+    end: usize,
+    count: u64,
+}
+
+struct Floor {
+    log: Mutex<Log>,
+    addr: SocketAddr,
+}
+
+pub fn serve(port: u16) -> anyhow::Result<()> {
+    let listener = TcpListener::bind(("127.0.0.1", port))?;
+    let addr = listener.local_addr()?;
+    let log = Log { bytes: vec![1; LOG_LEN], end: 0, count: 0 };
+    let floor = Arc::new(Floor { log: Mutex::new(log), addr });
+    report::print(&format!("the floor listens on {addr}, process {}", std::process::id()));
+    for stream in listener.incoming() {
+        let (floor, stream) = (Arc::clone(&floor), stream?);
+        // A connection that breaks is a client that has gone.
+        std::thread::spawn(move || floor.connection(stream).ok());
+    }
+    Ok(())
+}
+
+impl Floor {
+    fn connection(&self, mut stream: TcpStream) -> anyhow::Result<()> {
+        stream.set_nodelay(true)?;
+        let peer = stream.peer_addr()?;
+        let (mut input, mut end) = (vec![0; 1 << 20], 0);
+        let mut output = Output::default();
+        let mut index = Vec::new();
+        loop {
+            let len = stream.read(&mut input[end..])?;
+            if len == 0 {
+                return Ok(());
+            }
+            end += len;
+            let mut start = 0;
+            while let Some(frame) = frame::split(&input[start..end], FRAME_LEN_MAX)? {
+                start += frame.len;
+                let header = Header::parse(&frame, &mut index)?;
+                self.answer(&header, &frame, peer, &mut output)?;
+            }
+            input.copy_within(start..end, 0);
+            end -= start;
+            if end == input.len() {
+                input.resize(2 * end, 0);
+            }
+            stream.write_all(&output.bytes)?;
+            output.clear();
+        }
+    }
+
+    fn answer(
+        &self,
+        header: &Header<'_>,
+        frame: &frame::FrameRef<'_>,
+        peer: SocketAddr,
+        output: &mut Output,
+    ) -> anyhow::Result<()> {
+        let mut body = Vec::new();
+        let code = ResponseCode::SUCCESS;
+        let encoding = frame.encoding;
+        let head = ResponseHead { encoding, code, opaque: header.opaque, remark: None };
+        if header.code == SendMessageV2::INFO.code {
+            return self.store(header, frame.body, peer, head, output);
+        } else if header.code == GetRouteInfoByTopic::INFO.code {
+            body = json::write_standard(&self.route());
+        } else if header.code == GetBrokerClusterInfo::INFO.code {
+            body = json::write_standard(&self.cluster());
+        } else if [GetMinOffset::INFO.code, GetMaxOffset::INFO.code].contains(&header.code) {
+            head.write(output, |put| OffsetResponse { offset: 0 }.encode(put), |_| {});
+            return Ok(());
+        }
+        head.write(output, |_| {}, |out| out.bytes.extend_from_slice(&body));
+        Ok(())
+    }
+
+    fn store(
+        &self,
+        header: &Header<'_>,
+        body: &[u8],
+        peer: SocketAddr,
+        head: ResponseHead<'_>,
+        output: &mut Output,
+    ) -> anyhow::Result<()> {
+        let request = SendMessageV2::decode(&header.fields)?;
+        let topic = request.topic.to_cow();
+        let mut properties = Vec::with_capacity(128);
+        request.properties.context("no properties")?.append_to(&mut properties);
+        let message = Message {
+            topic: &topic,
+            queue_id: QueueId::from_wire(request.queue_id).context("a negative queue")?,
+            flag: request.flag,
+            sys_flag: SysFlag(request.sys_flag),
+            born_ms: request.born_ms,
+            born_host: peer,
+            store_host: self.addr,
+            reconsume_times: 0,
+            prepared_at: LogOffset(0),
+            body,
+            properties: &properties,
+            tags_code: 0,
+        };
+        let crc = record::body_crc(body);
+        let (at, offset) = self.append(&message, crc);
+        let id = format!("7F000001{:08X}{at:016X}", self.addr.port());
+        let answer = SendMessageResponse {
+            msg_id: id.as_str().into(),
+            queue_id: request.queue_id,
+            queue_offset: offset as i64,
+            transaction_id: None,
+            recall_handle: None,
+            region: Some("DefaultRegion".into()),
+            trace_on: Some("true".into()),
+        };
+        head.write(output, |put| answer.encode(put), |_| {});
+        Ok(())
+    }
+
+    fn append(&self, message: &Message<'_>, crc: u32) -> (usize, u64) {
+        let len = record::encoded_len(message);
+        let mut log = self.log.lock().expect("nobody panics while holding it");
+        if log.bytes.len() < log.end + len {
+            log.end = 0;
+        }
+        let (at, count) = (log.end, log.count);
+        let mut head = [0; HEAD_LEN_MAX];
+        let place = (QueueOffset(count), LogOffset(at as u64), message.born_ms);
+        let head_len = record::encode_head(message, crc, place, &mut head);
+        let (topic_len, topic_len_len) = record::topic_len_bytes(message.topic);
+        let properties_len = (message.properties.len() as u16).to_be_bytes();
+        let parts = [
+            &head[..head_len],
+            message.body,
+            &topic_len[..topic_len_len],
+            message.topic.as_bytes(),
+            &properties_len,
+            message.properties,
+        ];
+        let mut end = at;
+        for part in parts {
+            log.bytes[end..end + part.len()].copy_from_slice(part);
+            end += part.len();
+        }
+        (log.end, log.count) = (end, count + 1);
+        (at, count)
+    }
+
+    fn broker(&self) -> BrokerData {
+        BrokerData {
+            broker_addrs: [(BrokerData::MASTER_ID, self.addr.to_string().into())].into(),
+            broker_name: NAME.into(),
+            cluster: NAME.into(),
+            ..BrokerData::default()
+        }
+    }
+
+    /// Every topic has its queues here.
+    fn route(&self) -> TopicRouteData {
+        let queues = QueueData {
+            broker_name: NAME.into(),
+            perm: Perm::READ_WRITE,
+            read_queue_count: QUEUES,
+            topic_sys_flag: 0,
+            write_queue_count: QUEUES,
+        };
+        let queue_datas = vec![queues];
+        TopicRouteData { broker_datas: vec![self.broker()], queue_datas, ..Default::default() }
+    }
+
+    fn cluster(&self) -> ClusterInfo {
+        ClusterInfo {
+            broker_addr_table: [(NAME.into(), self.broker())].into(),
+            cluster_addr_table: [(NAME.into(), vec![NAME.into()])].into(),
+        }
+    }
+}
+
+/// Space that the loop writes to, again and again.
+const FILE_LEN: u64 = 64 << 20;
+const PAGE: usize = 4096;
+
+/// Appends and syncs. The file was written page by page before, so that the device gets a page
+/// and no metadata each time, which is the best that a log can do.
+pub fn fsync_loop(args: &FsyncLoopArgs) -> anyhow::Result<()> {
+    crate::machine::hurry_this_thread();
+    let path = args.dir.join(format!("fsync-loop-{}", std::process::id()));
+    let file = std::fs::File::options().read(true).write(true).create_new(true).open(&path)?;
+    // Deleted at once: it lives as long as it is open.
+    std::fs::remove_file(&path)?;
+    for at in (0..FILE_LEN).step_by(PAGE) {
+        file.write_all_at(&[1; PAGE], at)?;
+    }
+    file.sync_all()?;
+    let bytes = vec![7; args.size];
+    let mut times = Times::default();
+    let (mut at, mut count) = (0, 0_u64);
+    let started = Instant::now();
+    let mut before = Duration::ZERO;
+    while before < args.duration {
+        file.write_all_at(&bytes, at)?;
+        file.sync_data()?;
+        at = if at + 2 * args.size as u64 <= FILE_LEN { at + args.size as u64 } else { 0 };
+        let now = started.elapsed();
+        times.record((now - before).as_nanos() as u64);
+        (before, count) = (now, count + 1);
+    }
+    let rate = count as f64 / before.as_secs_f64();
+    report::print(&report::loop_text(rate, &times, args));
+    Ok(())
+}
