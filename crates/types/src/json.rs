@@ -55,13 +55,14 @@ pub fn write_standard<T: Serialize>(value: &T) -> Vec<u8> {
 }
 
 /// For `#[serde(with = "json::object_keys")]`: a map whose keys are objects, such as queues.
+/// Only [`write`] writes it.
 pub mod object_keys {
     use std::collections::BTreeMap;
 
     use serde::de::{DeserializeOwned, Error as _};
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-    use super::writer::ObjectKey;
+    use super::writer;
 
     pub fn serialize<K, V, S>(map: &BTreeMap<K, V>, serializer: S) -> Result<S::Ok, S::Error>
     where
@@ -69,7 +70,7 @@ pub mod object_keys {
         V: Serialize,
         S: Serializer,
     {
-        serializer.collect_map(map.iter().map(|(key, value)| (ObjectKey(key), value)))
+        writer::object_keys(map, serializer)
     }
 
     pub fn deserialize<'de, K, V, D>(deserializer: D) -> Result<BTreeMap<K, V>, D::Error>
@@ -144,6 +145,18 @@ mod tests {
         assert_eq!(read::<Vec<bool>>(b"[\"TRUE\",1,\"no\"]"), Ok(vec![true, true, false]));
         assert_eq!(read::<BTreeMap<i64, f64>>(b"{0:\"1.5\"}"), Ok([(0, 1.5)].into()));
         assert!(read::<Vec<i64>>(b"[\"x\"]").is_err());
+    }
+
+    #[test]
+    fn object_keys_are_written_as_objects_and_no_text_passes_for_one() {
+        #[derive(serde::Serialize)]
+        struct Table(#[serde(with = "object_keys")] BTreeMap<BTreeMap<String, i32>, Vec<i64>>);
+        let key = |name: &str| BTreeMap::from([(name.to_owned(), 1)]);
+        let table = Table([(key("a"), vec![1, 2]), (key("\"\\\n"), vec![])].into());
+        assert_eq!(write(&table), br#"{{"\"\\\n":1}:[],{"a":1}:[1,2]}"#);
+        assert_eq!(write(&Table(BTreeMap::new())), b"{}");
+        let forged = json!({"\u{1}{\"a\"": "\u{1}"});
+        assert_eq!(read(&write(&forged)), Ok(forged));
     }
 
     #[test]

@@ -1,28 +1,37 @@
 //! How upstream writes keys: integers bare, objects as objects.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 
+use serde::ser::{Error, SerializeMap};
 use serde::{Serialize, Serializer};
-use serde_json::ser::{CharEscape, Formatter};
+use serde_json::ser::{CharEscape, CompactFormatter, Formatter};
 
-/// Stands before a key that is the text of an object. No name that upstream accepts begins so.
-const OBJECT_KEY: char = '\u{1}';
+/// An object as key takes two entries of a map, told by keys that no other map has: the first
+/// has the text of the key as its value, the second the value that belongs to it. A mark within
+/// the key's text would not do: a peer's text could hold it.
+const KEY_ENTRY: i128 = 0;
+const VALUE_ENTRY: i128 = 1;
 
-/// A map key that [`write`](super::write) is to write as an object.
-pub(super) struct ObjectKey<'a, K>(pub &'a K);
-
-impl<K: Serialize> Serialize for ObjectKey<'_, K> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let text = serde_json::to_string(self.0).map_err(serde::ser::Error::custom)?;
-        serializer.serialize_str(&format!("{OBJECT_KEY}{text}"))
+/// Serializes a map whose keys [`write`](super::write) is to write as objects.
+pub(super) fn object_keys<K: Serialize, V: Serialize, S: Serializer>(
+    map: &BTreeMap<K, V>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let mut entries = serializer.serialize_map(Some(2 * map.len()))?;
+    for (key, value) in map {
+        let text = serde_json::to_string(key).map_err(S::Error::custom)?;
+        entries.serialize_entry(&KEY_ENTRY, &text)?;
+        entries.serialize_entry(&VALUE_ENTRY, value)?;
     }
+    entries.end()
 }
 
 /// A quote is held back until it is known what follows it: a number, an object or a text.
 #[derive(Default)]
 pub(super) struct Dialect {
     text: TextState,
-    in_key: bool,
+    key: KeyState,
 }
 
 #[derive(Default, Clone, Copy, PartialEq)]
@@ -34,6 +43,16 @@ enum TextState {
     Quoted,
     /// A key without quotes: a number, or an object whose own quotes are not escaped.
     Bare,
+}
+
+#[derive(Default, Clone, Copy, PartialEq)]
+enum KeyState {
+    #[default]
+    Plain,
+    /// Between [`KEY_ENTRY`] and the end of its value: the next text is an object.
+    Object,
+    /// The object has been written; [`VALUE_ENTRY`] is next.
+    Written,
 }
 
 impl Dialect {
@@ -59,17 +78,22 @@ impl Formatter for Dialect {
         writer: &mut W,
         first: bool,
     ) -> io::Result<()> {
-        self.in_key = true;
-        if first { Ok(()) } else { writer.write_all(b",") }
+        if first || self.key == KeyState::Written { Ok(()) } else { writer.write_all(b",") }
     }
 
-    fn end_object_key<W: ?Sized + Write>(&mut self, _: &mut W) -> io::Result<()> {
-        self.in_key = false;
+    fn begin_object_value<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        if self.key == KeyState::Object { Ok(()) } else { writer.write_all(b":") }
+    }
+
+    fn write_i128<W: ?Sized + Write>(&mut self, _: &mut W, entry: i128) -> io::Result<()> {
+        self.text = TextState::Bare;
+        self.key = if entry == KEY_ENTRY { KeyState::Object } else { KeyState::Plain };
         Ok(())
     }
 
     fn begin_string<W: ?Sized + Write>(&mut self, _: &mut W) -> io::Result<()> {
-        self.text = TextState::Opening;
+        let is_object = self.key == KeyState::Object;
+        self.text = if is_object { TextState::Bare } else { TextState::Opening };
         Ok(())
     }
 
@@ -77,6 +101,13 @@ impl Formatter for Dialect {
         self.open_quote(writer)?;
         let is_quoted = std::mem::take(&mut self.text) == TextState::Quoted;
         if is_quoted { writer.write_all(b"\"") } else { Ok(()) }
+    }
+
+    fn end_object_value<W: ?Sized + Write>(&mut self, _: &mut W) -> io::Result<()> {
+        if self.key == KeyState::Object {
+            self.key = KeyState::Written;
+        }
+        Ok(())
     }
 
     fn write_string_fragment<W: ?Sized + Write>(
@@ -94,17 +125,11 @@ impl Formatter for Dialect {
         escape: CharEscape,
     ) -> io::Result<()> {
         match (self.text, &escape) {
-            (TextState::Opening, CharEscape::AsciiControl(byte))
-                if self.in_key && *byte == OBJECT_KEY as u8 =>
-            {
-                self.text = TextState::Bare;
-                Ok(())
-            }
             (TextState::Bare, CharEscape::Quote) => writer.write_all(b"\""),
             (TextState::Bare, CharEscape::ReverseSolidus) => writer.write_all(b"\\"),
             _ => {
                 self.open_quote(writer)?;
-                serde_json::ser::CompactFormatter.write_char_escape(writer, escape)
+                CompactFormatter.write_char_escape(writer, escape)
             }
         }
     }
