@@ -5,14 +5,15 @@ use clap::Parser;
 #[path = "../src/bench/mod.rs"]
 mod bench;
 #[path = "../src/machine.rs"]
+#[allow(dead_code, reason = "the program uses the rest")]
 mod machine;
 
 #[derive(Parser)]
-struct Cli {
-    #[command(flatten)]
-    args: bench::BenchArgs,
+enum Cli {
+    Bench(bench::BenchArgs),
 }
 
 fn main() -> anyhow::Result<()> {
-    bench::run(Cli::parse().args)
+    let Cli::Bench(args) = Cli::parse();
+    bench::run(args)
 }

@@ -10,7 +10,6 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use apogee_types::config::Perm;
 use apogee_types::record::{self, HEAD_LEN_MAX};
 use apogee_types::route::{BrokerData, ClusterInfo, QueueData, TopicRouteData};
@@ -19,7 +18,6 @@ use apogee_wire::output::Output;
 use apogee_wire::remoting::header::ResponseHead;
 use apogee_wire::remoting::requests::{
     GetBrokerClusterInfo, GetMaxOffset, GetMinOffset, GetRouteInfoByTopic, OffsetResponse,
-    SendMessageResponse, SendMessageV2,
 };
 use apogee_wire::remoting::{Fields, Header, Request, ResponseCode, frame};
 
@@ -58,13 +56,78 @@ pub fn serve(port: u16) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What the floor reads of the header of a send.
+#[derive(Default)]
+struct Send<'a> {
+    topic: &'a str,
+    queue_id: i32,
+    born_ms: i64,
+    properties: &'a str,
+    opaque: u64,
+}
+
+impl<'a> Send<'a> {
+    /// Walks the whole header once; `None` if it is not of a send. `unescaped` is scratch space.
+    fn walk(header: &'a [u8], unescaped: &'a mut String) -> Option<Self> {
+        let text = std::str::from_utf8(header).ok()?;
+        text.starts_with("{\"code\":310,").then_some(())?;
+        let (mut send, mut properties) = (Self::default(), "");
+        let mut rest = &text["{\"code\":310,".len()..];
+        while let Some((name, after)) = quoted(rest) {
+            let value;
+            (value, rest) = match after.strip_prefix(":\"") {
+                Some(_) => quoted(&after[1..])?,
+                None => after[1..].split_once([',', '}', '{'])?,
+            };
+            match name {
+                "b" => send.topic = value,
+                "e" => send.queue_id = value.parse().ok()?,
+                "g" => send.born_ms = value.parse().ok()?,
+                "i" => properties = value,
+                "opaque" => send.opaque = value.parse().ok()?,
+                _ => {}
+            }
+        }
+        unescaped.clear();
+        let mut parts = properties.split("\\u000");
+        unescaped.push_str(parts.next()?);
+        for part in parts {
+            let digit = part.bytes().next()?;
+            unescaped.push(char::from(digit - b'0'));
+            unescaped.push_str(&part[1..]);
+        }
+        send.properties = unescaped;
+        Some(send)
+    }
+}
+
+/// The first quoted text and what follows it.
+fn quoted(text: &str) -> Option<(&str, &str)> {
+    let bytes = text.as_bytes();
+    let start = 1 + bytes.iter().position(|&byte| byte == b'"')?;
+    let mut end = start;
+    while bytes.get(end)? != &b'"' {
+        end += if bytes[end] == b'\\' { 2 } else { 1 };
+    }
+    Some((&text[start..end], &text[end + 1..]))
+}
+
+const HEX: [u8; 16] = *b"0123456789ABCDEF";
+
+fn put_int(out: &mut Vec<u8>, value: u64) {
+    if 9 < value {
+        put_int(out, value / 10);
+    }
+    out.push(HEX[(value % 10) as usize]);
+}
+
 impl Floor {
     fn connection(&self, mut stream: TcpStream) -> anyhow::Result<()> {
         stream.set_nodelay(true)?;
         let peer = stream.peer_addr()?;
         let (mut input, mut end) = (vec![0; 1 << 20], 0);
         let mut output = Output::default();
-        let mut index = Vec::new();
+        let mut properties = String::new();
         loop {
             let len = stream.read(&mut input[end..])?;
             if len == 0 {
@@ -74,8 +137,10 @@ impl Floor {
             let mut start = 0;
             while let Some(frame) = frame::split(&input[start..end], FRAME_LEN_MAX)? {
                 start += frame.len;
-                let header = Header::parse(&frame, &mut index)?;
-                self.answer(&header, &frame, peer, &mut output)?;
+                match Send::walk(frame.header, &mut properties) {
+                    Some(send) => self.store(&send, frame.body, peer, &mut output.bytes),
+                    None => self.answer(&frame, &mut output)?,
+                }
             }
             input.copy_within(start..end, 0);
             end -= start;
@@ -87,20 +152,14 @@ impl Floor {
         }
     }
 
-    fn answer(
-        &self,
-        header: &Header<'_>,
-        frame: &frame::FrameRef<'_>,
-        peer: SocketAddr,
-        output: &mut Output,
-    ) -> anyhow::Result<()> {
+    /// Everything but a send, which only happens before a load.
+    fn answer(&self, frame: &frame::FrameRef<'_>, output: &mut Output) -> anyhow::Result<()> {
+        let mut index = Vec::new();
+        let header = Header::parse(frame, &mut index)?;
         let mut body = Vec::new();
-        let code = ResponseCode::SUCCESS;
-        let encoding = frame.encoding;
+        let (code, encoding) = (ResponseCode::SUCCESS, frame.encoding);
         let head = ResponseHead { encoding, code, opaque: header.opaque, remark: None };
-        if header.code == SendMessageV2::INFO.code {
-            return self.store(header, frame.body, peer, head, output);
-        } else if header.code == GetRouteInfoByTopic::INFO.code {
+        if header.code == GetRouteInfoByTopic::INFO.code {
             body = json::write_standard(&self.route());
         } else if header.code == GetBrokerClusterInfo::INFO.code {
             body = json::write_standard(&self.cluster());
@@ -112,46 +171,38 @@ impl Floor {
         Ok(())
     }
 
-    fn store(
-        &self,
-        header: &Header<'_>,
-        body: &[u8],
-        peer: SocketAddr,
-        head: ResponseHead<'_>,
-        output: &mut Output,
-    ) -> anyhow::Result<()> {
-        let request = SendMessageV2::decode(&header.fields)?;
-        let topic = request.topic.to_cow();
-        let mut properties = Vec::with_capacity(128);
-        request.properties.context("no properties")?.append_to(&mut properties);
+    fn store(&self, send: &Send<'_>, body: &[u8], peer: SocketAddr, out: &mut Vec<u8>) {
         let message = Message {
-            topic: &topic,
-            queue_id: QueueId::from_wire(request.queue_id).context("a negative queue")?,
-            flag: request.flag,
-            sys_flag: SysFlag(request.sys_flag),
-            born_ms: request.born_ms,
+            topic: send.topic,
+            queue_id: QueueId::from_wire(send.queue_id).unwrap_or_default(),
+            flag: 0,
+            sys_flag: SysFlag::default(),
+            born_ms: send.born_ms,
             born_host: peer,
             store_host: self.addr,
             reconsume_times: 0,
             prepared_at: LogOffset(0),
             body,
-            properties: &properties,
+            properties: send.properties.as_bytes(),
             tags_code: 0,
         };
         let crc = record::body_crc(body);
         let (at, offset) = self.append(&message, crc);
-        let id = format!("7F000001{:08X}{at:016X}", self.addr.port());
-        let answer = SendMessageResponse {
-            msg_id: id.as_str().into(),
-            queue_id: request.queue_id,
-            queue_offset: offset as i64,
-            transaction_id: None,
-            recall_handle: None,
-            region: Some("DefaultRegion".into()),
-            trace_on: Some("true".into()),
-        };
-        head.write(output, |put| answer.encode(put), |_| {});
-        Ok(())
+        let start = out.len();
+        out.extend_from_slice(&[0; 8]);
+        out.extend_from_slice(b"{\"code\":0,\"extFields\":{\"queueId\":\"");
+        put_int(out, send.queue_id as u64);
+        out.extend_from_slice(b"\",\"TRACE_ON\":\"true\",\"MSG_REGION\":\"DefaultRegion\",");
+        out.extend_from_slice(b"\"msgId\":\"7F00000100002A9F");
+        (0..16).for_each(|digit| out.push(HEX[at >> (60 - 4 * digit) & 15]));
+        out.extend_from_slice(b"\",\"queueOffset\":\"");
+        put_int(out, offset);
+        out.extend_from_slice(b"\"},\"flag\":1,\"language\":\"JAVA\",\"opaque\":");
+        put_int(out, send.opaque);
+        out.extend_from_slice(b",\"serializeTypeCurrentRPC\":\"JSON\",\"version\":513}");
+        let header_len = (out.len() - start - 8) as u32;
+        out[start..start + 4].copy_from_slice(&(header_len + 4).to_be_bytes());
+        out[start + 4..start + 8].copy_from_slice(&header_len.to_be_bytes());
     }
 
     fn append(&self, message: &Message<'_>, crc: u32) -> (usize, u64) {

@@ -290,7 +290,9 @@ mod tests {
         assert_eq!(scan(ok, 987_654_321, None), (answer(0, 987_654_321), true));
         let busy = ResponseCode::SYSTEM_BUSY;
         assert_eq!(scan(busy, 111_111_111, Some("no")), (answer(2, 111_111_111), false));
+        // What stands elsewhere is found, and looked for there the next time.
         assert_eq!(scan(ok, 7, None), (answer(0, 7), false));
-        assert_eq!(scan(ok, 222_222_222, None), (answer(0, 222_222_222), true));
+        assert_eq!(scan(ok, 222_222_222, None), (answer(0, 222_222_222), false));
+        assert_eq!(scan(ok, 333_333_333, None), (answer(0, 333_333_333), true));
     }
 }

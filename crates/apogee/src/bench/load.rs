@@ -3,8 +3,8 @@
 use std::num::NonZeroU64;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 
@@ -149,27 +149,36 @@ impl<'a> Running<'a> {
 
     /// Waits for something to happen or for the time of the next message, and goes on from there.
     fn step(&mut self, now: u64, end: u64) -> anyhow::Result<()> {
-        let Some(epoll) = &self.epoll else {
+        if self.epoll.is_none() {
             self.serve(0)?;
             return self.refill(0);
-        };
-        let due = if self.is_sending { self.load.pace.next() } else { None };
-        let due = due.filter(|_| !matches!(self.load.pace, Pace::Unbounded));
-        let until = due.unwrap_or(u64::MAX).min(end.max(now));
-        let sleep = until.saturating_sub(now).min(SLEEP_MAX_NS);
-        let sleep = if self.is_sending { sleep } else { SLEEP_MAX_NS };
-        let timeout = Timespec { tv_sec: 0, tv_nsec: sleep as i64 };
-        self.events.clear();
-        match epoll::wait(epoll, rustix::buffer::spare_capacity(&mut self.events), Some(&timeout)) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
         }
+        self.wait(now, end)?;
         for at in 0..self.events.len() {
             let place = self.events[at].data.u64() as usize;
             self.serve(place)?;
             self.refill(place)?;
         }
         self.send_due()
+    }
+
+    /// Sleeps until a socket has something or the next message is due.
+    fn wait(&mut self, now: u64, end: u64) -> anyhow::Result<()> {
+        let epoll = self.epoll.as_ref().expect("the caller has looked");
+        let is_paced = self.is_sending && !matches!(self.load.pace, Pace::Unbounded);
+        let due = self.load.pace.next().filter(|_| is_paced).unwrap_or(u64::MAX);
+        let sleep = due.min(end.max(now)).saturating_sub(now).min(SLEEP_MAX_NS);
+        let sleep = if self.is_sending { sleep } else { SLEEP_MAX_NS };
+        let mut timeout = Timespec { tv_sec: 0, tv_nsec: sleep as i64 };
+        if is_paced {
+            // The wait of epoll counts in whole milliseconds.
+            let mut sockets = [PollFd::new(epoll, PollFlags::IN)];
+            interrupted_is_nothing(rustix::event::poll(&mut sockets, Some(&timeout)))?;
+            timeout.tv_nsec = 0;
+        }
+        self.events.clear();
+        let events = rustix::buffer::spare_capacity(&mut self.events);
+        interrupted_is_nothing(epoll::wait(epoll, events, Some(&timeout)))
     }
 
     /// Reads what has arrived at a station.
@@ -291,6 +300,13 @@ impl<'a> Running<'a> {
 
     fn only_reads(&self) -> bool {
         self.load.stations.iter().all(|station| matches!(station.role, Role::Pull(_)))
+    }
+}
+
+fn interrupted_is_nothing<T>(result: Result<T, Errno>) -> anyhow::Result<()> {
+    match result {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 
