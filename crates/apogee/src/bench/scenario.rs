@@ -42,7 +42,10 @@ pub fn consume(args: &ConsumeArgs) -> anyhow::Result<()> {
         args.in_flight,
         args.pull
     );
-    let load = load(pullers, Pace::Unbounded, &args.span, 0, false);
+    let mut load = load(pullers, Pace::Unbounded, &args.span, 0, false);
+    if args.once {
+        load.limits.warmup = Duration::ZERO;
+    }
     run(load, title, &cluster, &args.target, &args.output)
 }
 

@@ -62,8 +62,7 @@ impl Sender {
 
     /// Checks every field of the answers from now on.
     pub fn verify(&mut self) {
-        self.verifier =
-            Some(Verifier { last: vec![-1; self.templates.len()], ..Default::default() });
+        self.verifier = Some(Verifier::new(self.templates.len()));
     }
 
     pub fn has_room(&self) -> bool {
@@ -137,14 +136,45 @@ impl Sender {
 }
 
 /// Checks what the bare counting leaves out.
-#[derive(Default)]
 struct Verifier {
-    /// By queue, the greatest offset that was given.
-    last: Vec<i64>,
+    /// By queue. A server may answer in any order, but give no offset twice.
+    given: Vec<Given>,
     index: Vec<FieldIndex>,
 }
 
+/// A set of offsets, a bit each.
+#[derive(Default)]
+struct Given {
+    base: i64,
+    bits: Vec<u64>,
+}
+
+impl Given {
+    /// Far more than can be unanswered when the first answer comes.
+    const BEFORE_FIRST: i64 = 1 << 20;
+
+    /// False if the offset was there already.
+    fn insert(&mut self, offset: i64) -> bool {
+        if self.bits.is_empty() {
+            self.base = offset - Self::BEFORE_FIRST;
+        }
+        let Ok(place) = usize::try_from(offset - self.base) else { return false };
+        if self.bits.len() <= place / 64 {
+            self.bits.resize(place / 64 + 1, 0);
+        }
+        let (word, bit) = (&mut self.bits[place / 64], 1 << (place % 64));
+        let is_new = *word & bit == 0;
+        *word |= bit;
+        is_new
+    }
+}
+
 impl Verifier {
+    fn new(queue_count: usize) -> Self {
+        let given = std::iter::repeat_with(Given::default).take(queue_count).collect();
+        Self { given, index: Vec::new() }
+    }
+
     fn check(&mut self, frame: &FrameRef<'_>, queue: usize, batch: u32) -> anyhow::Result<()> {
         let header = Header::parse(frame, &mut self.index)?;
         let answer = <SendMessageV2<'static> as Request>::Response::decode(&header.fields)
@@ -156,10 +186,9 @@ impl Verifier {
         );
         let ids = answer.msg_id.to_cow().split(',').filter(|id| id.len() == 32).count();
         ensure!(ids == batch as usize, "{} is no list of {batch} ids", answer.msg_id.to_cow());
-        let last = &mut self.last[queue];
-        // One connection's sends to a queue are stored in their order, and so answered.
-        ensure!(*last < answer.queue_offset, "offset {} after {last}", answer.queue_offset);
-        *last = answer.queue_offset;
+        for offset in answer.queue_offset..answer.queue_offset + i64::from(batch) {
+            ensure!(self.given[queue].insert(offset), "offset {offset} of queue {queue} twice");
+        }
         Ok(())
     }
 }
