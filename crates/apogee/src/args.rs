@@ -4,6 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::bench::BenchArgs;
+use crate::consume::ConsumeArgs;
+use crate::produce::ProduceArgs;
+
 /// A messaging server that speaks Apache RocketMQ's protocol. Without a command it is a name server
 /// and a broker in one process.
 #[derive(Debug, Parser)]
@@ -57,6 +61,12 @@ pub enum Command {
     Namesrv(Namesrv),
     /// Run a broker.
     Broker(Broker),
+    /// Send messages to a topic of any RocketMQ cluster.
+    Produce(ProduceArgs),
+    /// Print the messages of a topic of any RocketMQ cluster as they come.
+    Consume(ConsumeArgs),
+    /// Measure any RocketMQ cluster.
+    Bench(BenchArgs),
     /// Make the links mqnamesrv, mqbroker, mqadmin and mqshutdown to this program.
     Links {
         /// Where to make them.

@@ -14,9 +14,12 @@ use config::{Config, Role};
 use scripts::Call;
 
 mod args;
+mod bench;
 mod config;
+mod consume;
 mod greeting;
 mod machine;
+mod produce;
 mod roles;
 mod scripts;
 mod steps;
@@ -41,7 +44,12 @@ fn main() {
 
 fn run(args: Vec<OsString>) -> anyhow::Result<()> {
     let cli = Cli::parse_from(args);
-    start_logging(cli.log)?;
+    // What a tool does is its output; its log speaks up only if something is wrong.
+    let is_tool = matches!(
+        cli.command,
+        Some(Command::Produce(_) | Command::Consume(_) | Command::Bench(_))
+    );
+    start_logging(cli.log, if is_tool { "warn" } else { "info" })?;
     if cli.command.is_some() && cli.standalone.is_given() {
         anyhow::bail!("give options after the command; before it, only --log has a meaning");
     }
@@ -49,6 +57,9 @@ fn run(args: Vec<OsString>) -> anyhow::Result<()> {
         None => standalone(cli.standalone),
         Some(Command::Namesrv(args)) => namesrv(args),
         Some(Command::Broker(args)) => broker(args),
+        Some(Command::Produce(args)) => tool(produce::run(args)),
+        Some(Command::Consume(args)) => tool(consume::run(args)),
+        Some(Command::Bench(args)) => bench::run(args),
         Some(Command::Links { dir }) => scripts::link(&dir),
         Some(Command::Protocol) => {
             greeting::say(&apogee_wire::remoting::requests::protocol_page());
@@ -61,8 +72,16 @@ fn run(args: Vec<OsString>) -> anyhow::Result<()> {
     }
 }
 
-fn start_logging(level: Option<String>) -> anyhow::Result<()> {
-    let level = level.or_else(|| std::env::var("APOGEE_LOG").ok()).unwrap_or("info".into());
+/// Runs a command to its end; standard input may still be waiting for a line, so nothing is joined.
+fn tool(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let result = runtime.block_on(command);
+    runtime.shutdown_background();
+    result
+}
+
+fn start_logging(level: Option<String>, default: &str) -> anyhow::Result<()> {
+    let level = level.or_else(|| std::env::var("APOGEE_LOG").ok()).unwrap_or(default.into());
     let filter: Targets = level.parse().with_context(|| format!("--log {level}"))?;
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)

@@ -72,6 +72,19 @@ impl Door {
         self.changed.notify_one();
     }
 
+    /// Answers parked pulls whose time is up, and lets silent brokers go. A few times a second.
+    pub fn sweep_step(&self) {
+        if let Some(broker) = &self.broker {
+            broker.waiters.expire(broker.clock.now_ms());
+            if broker.topics.has_changed() {
+                self.topics_changed();
+            }
+        }
+        if let Some(names) = &self.names {
+            names.expire_step();
+        }
+    }
+
     /// Accepts connections until the listener fails for good; each runs as a task of its own,
     /// dropped with the returned set.
     pub async fn accept(self: Arc<Self>, mut listener: Box<dyn Listener>) {
