@@ -38,8 +38,7 @@ pub struct Cluster {
 impl Cluster {
     /// Makes the topic if it is not there, or as `--queues` says.
     pub fn prepare(target: &Target) -> anyhow::Result<Self> {
-        let addrs = target.namesrv.clone().or_else(|| std::env::var("NAMESRV_ADDR").ok());
-        let addrs = addrs.filter(|addrs| !addrs.is_empty()).unwrap_or("localhost:9876".into());
+        let addrs = crate::produce::name_servers(target.namesrv.clone());
         let mut calls = first_that_answers(&addrs)?;
         let existing = route(&mut calls, &target.topic)?;
         let wanted = match (&existing, target.queues) {
