@@ -14,7 +14,7 @@ use apogee_listeners::remoting::names::{NameServer, OwnBroker};
 use apogee_listeners::remoting::{self, Door, Router};
 use apogee_net::{Listener, Tcp, Transport};
 use apogee_store::{Documents, RealDisk, Store};
-use apogee_types::SystemClock;
+use apogee_types::{Clock, SystemClock};
 use apogee_types::settings;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
@@ -213,12 +213,36 @@ fn run_store_steps(
             PREPARE_PAUSE
         }
     })?;
+    let deleting = Arc::clone(broker);
+    let policy = settings.clone();
+    steps.run("retention", move || {
+        report(delete_old(&deleting.store, &policy));
+        Duration::from_millis(policy.clean_resource_interval)
+    })?;
     let saving = Arc::clone(broker);
     let interval = Duration::from_millis(settings.flush_interval_consume_queue);
     steps.run("checkpoint", move || {
         report(saving.store.checkpoint_step());
         interval
     })
+}
+
+/// Deletes what is old enough, at the hours that are set or when the disk is too full.
+fn delete_old(store: &Store, policy: &settings::StoreSettings) -> Result<(), apogee_store::Error> {
+    let now = SystemClock.now_ms();
+    let used_percent = store.disk_used_ratio()? * 100.0;
+    let is_forced = policy.clean_file_forcibly_enable
+        && f64::from(policy.disk_space_clean_forcibly_ratio) < used_percent;
+    let time = jiff::Timestamp::from_millisecond(now).unwrap_or_default();
+    let hour = jiff::tz::TimeZone::system().to_datetime(time).hour();
+    let is_time = policy.delete_when.0.iter().any(|it| i64::from(*it) == i64::from(hour))
+        || f64::from(policy.disk_max_used_space_ratio) < used_percent;
+    let reserved_ms = i64::from(policy.file_reserved_time) * 3_600_000;
+    let before_ms = if is_forced { now } else { now - reserved_ms };
+    if is_forced || is_time {
+        store.delete_older(before_ms, policy.delete_file_batch_max as usize)?;
+    }
+    Ok(())
 }
 
 fn report<T>(result: Result<T, apogee_store::Error>) {

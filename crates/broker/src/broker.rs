@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 use apogee_store::{Documents, Store};
-use apogee_types::Clock;
+use apogee_types::{Clock, Millis};
 use apogee_types::config::{DataVersion, Perm, TopicConfig};
 use apogee_types::names;
 use apogee_types::properties::{self, name};
@@ -48,6 +48,7 @@ pub struct Broker {
     pub waiters: Waiters,
     pub delays: Delays,
     pub statistics: Statistics,
+    pub started_ms: Millis,
     /// `brokerPermission`; live.
     permission: AtomicI32,
     pub(crate) documents: Documents,
@@ -117,6 +118,7 @@ impl Broker {
             waiters: Waiters::default(),
             delays: Delays::new(levels, &loaded.delays),
             statistics: Statistics::default(),
+            started_ms: clock.now_ms(),
             permission: AtomicI32::new(settings.broker_permission),
             documents,
             written: Mutex::default(),

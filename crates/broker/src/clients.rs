@@ -1,6 +1,7 @@
 //! Who is connected: producers and consumers, with their subscriptions. Spec `broker.md` 4.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use apogee_types::Millis;
@@ -22,10 +23,29 @@ pub enum Notice {
     GroupChanged { group: Arc<str> },
 }
 
+/// The answer to a message that a producer sent as a request. Spec `broker.md` 1.7.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    pub producer_group: String,
+    pub topic: String,
+    pub queue_id: i32,
+    pub sys_flag: i32,
+    pub flag: i32,
+    pub born_ms: Millis,
+    pub born_host: SocketAddr,
+    pub store_host: SocketAddr,
+    pub stored_ms: Millis,
+    pub reconsume_times: i32,
+    pub properties: Vec<u8>,
+    pub body: Vec<u8>,
+}
+
 /// The way to a connected client. One implementation for each kind of door.
 pub trait Outlet: Send + Sync {
     /// Passes on a notice; drops it if the client reads too slowly.
     fn notify(&self, notice: Notice);
+    /// Hands a reply to the client that asked; `done` is told whether the client took it.
+    fn push_reply(&self, reply: Reply, done: Box<dyn FnOnce(bool) + Send>);
     /// Closes the connection.
     fn close(&self);
 }

@@ -29,6 +29,8 @@ pub enum Error {
     IllegalMessage(String),
     #[error("{0}")]
     InvalidParameter(String),
+    #[error("{0}")]
+    InvalidState(String),
     #[error("parse the consumer's subscription failed: {0}")]
     IllegalSubscription(String),
     #[error("the consumer's group info not exist: group[{group}] has no live client here")]

@@ -14,6 +14,7 @@ pub mod queries;
 pub mod queues;
 pub mod retry;
 pub mod topics;
+pub mod views;
 pub mod waiters;
 
 pub use broker::{Broker, Identity};

@@ -32,6 +32,8 @@ pub trait Disk: Send + Sync {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file or a directory with all it holds; it may be absent.
     fn remove(&self, path: &Path) -> io::Result<()>;
+    /// How full the file system of `path` is, from 0 to 1.
+    fn used_ratio(&self, path: &Path) -> io::Result<f64>;
     /// Takes the exclusive lock of a file for as long as the result lives.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>>;
 }
@@ -125,6 +127,11 @@ impl Disk for RealDisk {
             io::ErrorKind::NotFound => Ok(()),
             _ => Err(error),
         })
+    }
+
+    fn used_ratio(&self, path: &Path) -> io::Result<f64> {
+        let space = rustix::fs::statvfs(path)?;
+        Ok(1.0 - space.f_bavail as f64 / space.f_blocks.max(1) as f64)
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {

@@ -11,6 +11,7 @@ pub mod index;
 pub mod queues;
 pub mod read;
 pub mod recovery;
+pub mod retention;
 pub mod segments;
 pub mod store;
 pub mod watermark;

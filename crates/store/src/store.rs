@@ -299,6 +299,18 @@ impl Store {
         self.log.visible()
     }
 
+    /// How full the file system of the commit log is, from 0 to 1.
+    pub fn disk_used_ratio(&self) -> Result<f64, Error> {
+        let dir = &self.settings.commit_log_dir;
+        self.disk.used_ratio(dir).map_err(Error::io(dir))
+    }
+
+    /// Where the oldest record lies.
+    #[must_use]
+    pub fn log_min(&self) -> LogOffset {
+        LogOffset(self.log.segments.bounds().0)
+    }
+
     /// Why no more messages are taken, if so.
     pub fn check_writable(&self) -> Result<(), AppendError> {
         self.log.check_writable()

@@ -18,6 +18,7 @@ use apogee_wire::remoting::requests::{
 use apogee_wire::remoting::table::Empty;
 use apogee_wire::remoting::{Language, ResponseCode};
 
+use super::door::PeerOutlet;
 use super::router::{Answer, Call, Refusal, Reply, Router, body, json_body};
 
 /// Adds what this file serves.
@@ -82,7 +83,7 @@ fn client(call: &Call<'_>, client_id: &str) -> Client {
         address: Arc::clone(&call.peer.address),
         language: call.header.language.0,
         version: call.header.version,
-        outlet: Arc::clone(call.peer) as _,
+        outlet: Arc::new(PeerOutlet(Arc::clone(call.peer))),
     }
 }
 

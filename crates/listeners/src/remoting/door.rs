@@ -1,14 +1,20 @@
 //! What all connections of this process share, and what each connection is.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use apogee_broker::Broker;
-use apogee_broker::clients::{ConnectionId, Notice, Outlet};
+use apogee_broker::clients::{ConnectionId, Notice, Outlet, Reply};
 use apogee_net::{Admission, Closed, Listener, Outbox, Stream, pump};
+use apogee_types::names;
+use apogee_wire::output::Output;
 use apogee_wire::remoting::header::RequestHead;
-use apogee_wire::remoting::{Fields, HeaderEncoding, Request, requests};
+use apogee_wire::remoting::requests::PushReplyMessage;
+use apogee_wire::remoting::{Fields, HeaderEncoding, Request, ResponseCode, requests};
+use parking_lot::Mutex;
 
 use super::names::NameServer;
 use super::router::Router;
@@ -35,7 +41,15 @@ pub struct Peer {
     pub outbox: Outbox,
     /// Numbers our own requests to this peer.
     next_opaque: AtomicI32,
+    /// Who waits for the peer's answers, by number. Each is told once: the answer's code, or
+    /// `None` if there will be none.
+    calls: Mutex<BTreeMap<i32, Waiting>>,
 }
+
+type Waiting = Box<dyn FnOnce(Option<ResponseCode>) + Send>;
+
+/// How long a client may take to answer a request of ours; upstream's for replies.
+const ANSWER_TIME: Duration = Duration::from_secs(10);
 
 impl Door {
     #[must_use]
@@ -126,6 +140,7 @@ struct Leave<'a> {
 impl Drop for Leave<'_> {
     fn drop(&mut self) {
         self.peer.outbox.close();
+        self.peer.abandon_calls();
         if let Some(broker) = &self.door.broker {
             broker.clients.closed(self.peer.connection);
             broker.waiters.forget(self.peer.connection);
@@ -139,7 +154,41 @@ impl Drop for Leave<'_> {
 impl Peer {
     fn new(connection: ConnectionId, local: SocketAddr, addr: SocketAddr) -> Self {
         let (address, outbox) = (addr.to_string().into(), Outbox::default());
-        Self { connection, local, addr, address, outbox, next_opaque: AtomicI32::new(0) }
+        let (next_opaque, calls) = (AtomicI32::new(0), Mutex::default());
+        Self { connection, local, addr, address, outbox, next_opaque, calls }
+    }
+
+    /// Sends the peer a request; `waiting` is told of its answer.
+    fn call<R: Request>(self: &Arc<Self>, request: &R::At<'_>, body: &[u8], waiting: Waiting) {
+        let opaque = self.next_opaque.fetch_add(1, Ordering::Relaxed);
+        let (encoding, code) = (HeaderEncoding::Json, R::INFO.code);
+        let head = RequestHead { encoding, code, opaque, oneway: false };
+        self.calls.lock().insert(opaque, waiting);
+        let body = |output: &mut Output| output.bytes.extend_from_slice(body);
+        if !self.outbox.put(|output| head.write(output, |put| request.encode(put), body)) {
+            return self.answered(opaque, None);
+        }
+        let peer = Arc::downgrade(self);
+        tokio::spawn(async move {
+            tokio::time::sleep(ANSWER_TIME).await;
+            if let Some(peer) = peer.upgrade() {
+                peer.answered(opaque, None);
+            }
+        });
+    }
+
+    /// The peer has answered a request of ours, or will not.
+    pub(super) fn answered(&self, opaque: i32, code: Option<ResponseCode>) {
+        let waiting = self.calls.lock().remove(&opaque);
+        if let Some(waiting) = waiting {
+            waiting(code);
+        }
+    }
+
+    /// The connection is closed: nothing will be answered any more.
+    fn abandon_calls(&self) {
+        let calls = std::mem::take(&mut *self.calls.lock());
+        calls.into_values().for_each(|waiting| waiting(None));
     }
 
     /// Sends the peer a request that it does not answer.
@@ -154,18 +203,42 @@ impl Peer {
     }
 }
 
-impl Outlet for Peer {
+/// The way from the core to a client behind a connection.
+pub struct PeerOutlet(pub Arc<Peer>);
+
+impl Outlet for PeerOutlet {
     fn notify(&self, notice: Notice) {
         match notice {
             Notice::GroupChanged { group } => {
                 let request =
                     requests::NotifyConsumerIdsChanged { consumer_group: group.to_string() };
-                self.send_oneway::<requests::NotifyConsumerIdsChanged>(&request);
+                self.0.send_oneway::<requests::NotifyConsumerIdsChanged>(&request);
             }
         }
     }
 
+    fn push_reply(&self, reply: Reply, done: Box<dyn FnOnce(bool) + Send>) {
+        let request = PushReplyMessage {
+            producer_group: reply.producer_group,
+            topic: reply.topic,
+            default_topic: names::AUTO_CREATE_TOPIC.to_owned(),
+            default_topic_queue_count: 0,
+            queue_id: reply.queue_id,
+            sys_flag: reply.sys_flag,
+            born_ms: reply.born_ms,
+            flag: reply.flag,
+            properties: Some(String::from_utf8_lossy(&reply.properties).into_owned()),
+            reconsume_times: Some(reply.reconsume_times),
+            unit_mode: false,
+            born_host: reply.born_host.to_string(),
+            store_host: reply.store_host.to_string(),
+            store_ms: reply.stored_ms,
+        };
+        let waiting = Box::new(move |code| done(code == Some(ResponseCode::SUCCESS)));
+        self.0.call::<PushReplyMessage>(&request, &reply.body, waiting);
+    }
+
     fn close(&self) {
-        self.outbox.close();
+        self.0.outbox.close();
     }
 }

@@ -25,7 +25,10 @@ pub fn response_code(error: &Error) -> ResponseCode {
             ResponseCode::SUBSCRIPTION_NOT_EXIST
         }
         Error::SubscriptionNotLatest { .. } => ResponseCode::SUBSCRIPTION_NOT_LATEST,
-        Error::FilterNotSupported | Error::NoSuchMessage { .. } | Error::Store(_) => {
+        Error::FilterNotSupported
+        | Error::InvalidState(_)
+        | Error::NoSuchMessage { .. }
+        | Error::Store(_) => {
             ResponseCode::SYSTEM_ERROR
         }
         Error::Append(error) => append_code(error),

@@ -4,6 +4,7 @@ pub mod clients;
 pub mod door;
 pub mod errors;
 pub mod groups;
+pub mod inspect;
 pub mod locks;
 pub mod names;
 pub mod offsets;
@@ -11,6 +12,7 @@ pub mod pending;
 pub mod pull;
 pub mod queries;
 pub mod queues;
+pub mod reply;
 pub mod router;
 pub mod routes;
 pub mod send;
@@ -25,7 +27,8 @@ pub use router::{Call, Refusal, Reply, Router};
 pub fn broker_routes(router: Router) -> Router {
     let messages = queries::routes(pull::routes(send::routes(router)));
     let positions = locks::routes(queues::routes(offsets::routes(messages)));
-    groups::routes(topics::routes(clients::routes(positions)))
+    let clients = reply::routes(clients::routes(positions));
+    inspect::routes(groups::routes(topics::routes(clients)))
 }
 
 /// What a name server answers.

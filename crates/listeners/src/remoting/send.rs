@@ -30,25 +30,27 @@ fn send<'a, 'b>(
     call: &'b mut Call<'a>,
     request: SendMessage<'a>,
 ) -> Answer<SendMessageResponse<'b>> {
-    store(
-        call,
-        SendMessageV2 {
-            producer_group: request.producer_group,
-            topic: request.topic,
-            default_topic: request.default_topic,
-            default_topic_queue_count: request.default_topic_queue_count,
-            queue_id: request.queue_id,
-            sys_flag: request.sys_flag,
-            born_ms: request.born_ms,
-            flag: request.flag,
-            properties: request.properties,
-            reconsume_times: request.reconsume_times,
-            unit_mode: request.unit_mode,
-            max_reconsume_times: request.max_reconsume_times,
-            batch: request.batch,
-            broker_name: None,
-        },
-    )
+    store(call, short_form(request))
+}
+
+/// The same request with the short names of version two.
+pub(super) fn short_form(request: SendMessage<'_>) -> SendMessageV2<'_> {
+    SendMessageV2 {
+        producer_group: request.producer_group,
+        topic: request.topic,
+        default_topic: request.default_topic,
+        default_topic_queue_count: request.default_topic_queue_count,
+        queue_id: request.queue_id,
+        sys_flag: request.sys_flag,
+        born_ms: request.born_ms,
+        flag: request.flag,
+        properties: request.properties,
+        reconsume_times: request.reconsume_times,
+        unit_mode: request.unit_mode,
+        max_reconsume_times: request.max_reconsume_times,
+        batch: request.batch,
+        broker_name: None,
+    }
 }
 
 fn send_v2<'a, 'b>(

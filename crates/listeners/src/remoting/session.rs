@@ -5,7 +5,7 @@ use std::task::Context;
 
 use apogee_net::{Closed, Session};
 use apogee_wire::output::Output;
-use apogee_wire::remoting::{FieldIndex, FrameRef, Header};
+use apogee_wire::remoting::{FieldIndex, FrameRef, Header, ResponseCode};
 
 use super::door::{Door, Peer};
 use super::pending::Pending;
@@ -32,7 +32,7 @@ impl Session for ServerSession {
         let header = Header::parse(frame, &mut self.index)
             .map_err(|error| Closed::Protocol(error.to_string()))?;
         if header.is_response() {
-            // Answers to our own requests: none of those that we send so far has one.
+            self.peer.answered(header.opaque, Some(ResponseCode(header.code)));
             return Ok(());
         }
         let mut call = Call {

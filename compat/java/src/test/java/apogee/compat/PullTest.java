@@ -175,7 +175,14 @@ class PullTest extends Clients {
         assertEquals(Set.of(queue(topic, 0), queue), new HashSet<>(consumer.fetchMessageQueues(topic)));
         consumer.assign(List.of(queue));
         consumer.seek(queue, 4);
-        assertEquals(List.of("m4", "m5", "m6", "m7", "m8", "m9"), poll(consumer, 6));
+        // What a fast server delivered before the seek stays in the client's cache.
+        List<String> last = List.of("m4", "m5", "m6", "m7", "m8", "m9");
+        List<String> sought = new ArrayList<>();
+        await("the messages from offset 4 on", () -> {
+            consumer.poll(500).forEach(message -> sought.add(text(message)));
+            int start = sought.lastIndexOf("m4");
+            return start >= 0 && sought.subList(start, sought.size()).equals(last);
+        });
         consumer.seekToBegin(queue);
         assertEquals("m0", poll(consumer, 10).get(0));
         consumer.seekToEnd(queue);
