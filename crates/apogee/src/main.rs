@@ -45,10 +45,8 @@ fn main() {
 fn run(args: Vec<OsString>) -> anyhow::Result<()> {
     let cli = Cli::parse_from(args);
     // What a tool does is its output; its log speaks up only if something is wrong.
-    let is_tool = matches!(
-        cli.command,
-        Some(Command::Produce(_) | Command::Consume(_) | Command::Bench(_))
-    );
+    let is_tool =
+        matches!(cli.command, Some(Command::Produce(_) | Command::Consume(_) | Command::Bench(_)));
     start_logging(cli.log, if is_tool { "warn" } else { "info" })?;
     if cli.command.is_some() && cli.standalone.is_given() {
         anyhow::bail!("give options after the command; before it, only --log has a meaning");
@@ -74,7 +72,8 @@ fn run(args: Vec<OsString>) -> anyhow::Result<()> {
 
 /// Runs a command to its end; standard input may still be waiting for a line, so nothing is joined.
 fn tool(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let result = runtime.block_on(command);
     runtime.shutdown_background();
     result

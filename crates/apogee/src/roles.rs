@@ -14,8 +14,8 @@ use apogee_listeners::remoting::names::{NameServer, OwnBroker};
 use apogee_listeners::remoting::{self, Door, Router};
 use apogee_net::{Listener, Tcp, Transport};
 use apogee_store::{Documents, RealDisk, Store};
-use apogee_types::{Clock, SystemClock};
 use apogee_types::settings;
+use apogee_types::{Clock, SystemClock};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 

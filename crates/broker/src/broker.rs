@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 use apogee_store::{Documents, Store};
-use apogee_types::{Clock, Millis};
 use apogee_types::config::{DataVersion, Perm, TopicConfig};
 use apogee_types::names;
 use apogee_types::properties::{self, name};
 use apogee_types::settings::BrokerSettings;
+use apogee_types::{Clock, Millis};
 use parking_lot::Mutex;
 
 use crate::clients::Clients;

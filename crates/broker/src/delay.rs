@@ -132,7 +132,7 @@ impl Broker {
             match self.deliver_level(level) {
                 Ok(caught_up) => is_done &= caught_up,
                 Err(error) => {
-                    tracing::error!(level, %error, "delayed messages of this level wait: they could not be delivered");
+                    tracing::error!(level, %error, "delayed messages of this level still wait");
                 }
             }
         }

@@ -6,11 +6,13 @@ use apogee_types::names::NameError;
 pub enum Error {
     // The caller can act.
     #[error(
-        "topic[{topic}] not exist, apply first please! It can be created with updateTopic, or by sending with autoCreateTopicEnable=true"
+        "topic[{topic}] not exist, apply first please! Create it with updateTopic, or by sending \
+         with autoCreateTopicEnable=true"
     )]
     NoSuchTopic { topic: String },
     #[error(
-        "subscription group [{group}] does not exist; create it with updateSubGroup or set autoCreateSubscriptionGroup=true"
+        "subscription group [{group}] does not exist; create it with updateSubGroup or set \
+         autoCreateSubscriptionGroup=true"
     )]
     NoSuchGroup { group: String },
     #[error(transparent)]
@@ -40,11 +42,13 @@ pub enum Error {
     )]
     NotSubscribed { group: String, topic: String },
     #[error(
-        "the consumer's subscription not latest: the broker has version {known}, the request {asked}"
+        "the consumer's subscription not latest: the broker has version {known}, \
+         the request {asked}"
     )]
     SubscriptionNotLatest { known: i64, asked: i64 },
     #[error(
-        "The broker does not support consumer to filter message by SQL92; set enablePropertyFilter=true"
+        "The broker does not support consumer to filter message by SQL92; \
+         set enablePropertyFilter=true"
     )]
     FilterNotSupported,
     #[error("{0} is not supported by this server")]

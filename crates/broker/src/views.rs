@@ -92,7 +92,8 @@ impl Broker {
         let bounds = self.queue_bounds(topic, queue_id)?;
         let (min, max) = (bounds.start.0 as i64, bounds.end.0 as i64);
         if offset < min || max + 1 < offset {
-            let refused = format!("Target offset {offset} not in consume queue range [{min}-{max}]");
+            let refused =
+                format!("Target offset {offset} not in consume queue range [{min}-{max}]");
             return Err(Error::InvalidState(refused));
         }
         self.put_reset(group, topic, queue_id, offset);

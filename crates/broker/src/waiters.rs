@@ -36,10 +36,12 @@ pub struct Waiter {
     pub answer: Box<dyn FnOnce(Wake) + Send>,
 }
 
+type Queues = Map<QueueId, Vec<Waiter>>;
+
 /// Parked requests by queue.
 #[derive(Default)]
 pub struct Waiters {
-    topics: Mutex<Map<Arc<str>, Map<QueueId, Vec<Waiter>>>>,
+    topics: Mutex<Map<Arc<str>, Queues>>,
     /// How many there are; looked at without the lock, since mostly there are none to wake.
     count: AtomicUsize,
 }

@@ -1,7 +1,8 @@
 //! What is known to be on the device: the file `checkpoint`. Spec `store.md` 6, `since-5.3.md` 5.1.
 //!
 //! ```text
-//!  log ms 8 | queues ms 8 | index ms 8 | master flushed 8 | confirmed 8 | queues log offset 8 | 0...
+//!  log ms 8 | queues ms 8 | index ms 8 | master flushed 8 | confirmed 8
+//!  | queues log offset 8 | zeros
 //! ```
 
 use std::path::{Path, PathBuf};

@@ -39,6 +39,7 @@ pub trait Disk: Send + Sync {
 }
 
 /// A file of fixed length, readable and writable at any place from any thread.
+#[allow(clippy::len_without_is_empty, reason = "a file of fixed length is never empty")]
 pub trait DiskFile: Send + Sync {
     fn len(&self) -> u64;
     /// On the real disk a copy into mapped memory, not a system call.

@@ -12,13 +12,16 @@ use crate::error::Error;
 
 type Map<K, V> = hashbrown::HashMap<K, V, foldhash::fast::RandomState>;
 
+/// A topic's queues by id; not every id need exist.
+type Row = Vec<Option<Arc<ConsumeQueue>>>;
+
 /// Queues that exist. A topic's queues stand in a row by id, so that finding one hashes the
 /// topic once and allocates nothing.
 pub struct Queues {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     file_len: u64,
-    topics: RwLock<Map<Arc<str>, Vec<Option<Arc<ConsumeQueue>>>>>,
+    topics: RwLock<Map<Arc<str>, Row>>,
 }
 
 impl Queues {

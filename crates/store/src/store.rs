@@ -219,7 +219,7 @@ impl Store {
         });
         if let Err(error) = put {
             tracing::error!(topic = &*queue.topic, queue = %queue.id, %error,
-                "a message is in the log but not in its queue; no more are taken. Make room and restart");
+                "a message is in the log but not in its queue; no more are taken: restart");
             self.log.refuse(format!("{error}"));
         }
         if !queue.is_dirty.swap(true, Ordering::Relaxed) {

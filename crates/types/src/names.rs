@@ -1,4 +1,5 @@
-//! Names of topics and groups: their rules, the prefixes and the system's own. Spec `messages.md` 8.
+//! Names of topics and groups: their rules, the prefixes and the system's own.
+//! Spec `messages.md` 8.
 
 /// Prefix of a group's retry topic.
 pub const RETRY_PREFIX: &str = "%RETRY%";
@@ -47,7 +48,8 @@ pub enum NameError {
     #[error("The specified {kind} is blank.")]
     Blank { kind: &'static str },
     #[error(
-        "The specified {kind}: {name}, contains illegal characters, allowing only ^[%|a-zA-Z0-9_-]+$"
+        "The specified {kind}: {name}, contains illegal characters, \
+         allowing only ^[%|a-zA-Z0-9_-]+$"
     )]
     IllegalCharacter { kind: &'static str, name: String },
     #[error("The specified {kind}: {name}, is longer than {kind} max length: {max}")]

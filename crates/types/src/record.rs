@@ -26,7 +26,6 @@ pub const HEAD_LEN_MAX: usize = 112;
 const FIXED_LEN: usize = 91;
 const IPV6_EXTRA: usize = 12;
 
-
 /// A record, read from its bytes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Record<'a> {
@@ -122,11 +121,7 @@ pub fn encode_head(
 /// Writes what stands between body and properties but the topic's bytes: its length.
 #[must_use]
 pub fn topic_len_bytes(topic: &str) -> ([u8; 2], usize) {
-    if is_v2(topic) {
-        ((topic.len() as u16).to_be_bytes(), 2)
-    } else {
-        ([topic.len() as u8, 0], 1)
-    }
+    if is_v2(topic) { ((topic.len() as u16).to_be_bytes(), 2) } else { ([topic.len() as u8, 0], 1) }
 }
 
 struct Writer<'a> {
@@ -260,11 +255,8 @@ impl<'a> Reader<'a> {
     }
 
     fn host(&mut self, is_v6: bool) -> Result<SocketAddr, RecordError> {
-        let ip: IpAddr = if is_v6 {
-            self.array::<16>("host")?.into()
-        } else {
-            self.array::<4>("host")?.into()
-        };
+        let ip: IpAddr =
+            if is_v6 { self.array::<16>("host")?.into() } else { self.array::<4>("host")?.into() };
         Ok(SocketAddr::new(ip, self.u32("port")? as u16))
     }
 }

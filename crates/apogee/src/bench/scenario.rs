@@ -204,7 +204,7 @@ fn run(
         title,
         place: format!("{}, topic {}", cluster.name_server, target.topic),
         measured,
-        server_cpu: (!pids.is_empty()).then(|| after.0 - before.0),
+        server_cpu: (!pids.is_empty()).then_some(after.0 - before.0),
         own_cpu: after.1 - before.1,
         memory_peak: (!pids.is_empty()).then(|| memory.stop()),
     };

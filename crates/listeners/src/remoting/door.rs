@@ -109,7 +109,8 @@ impl Door {
                 Ok(stream) => drop(connections.spawn(Arc::clone(&self).serve(stream))),
                 Err(error) => {
                     // Out of file descriptors, most likely: others will close theirs.
-                    tracing::warn!(%error, address = %listener.local_addr(), "cannot accept a connection");
+                    let address = listener.local_addr();
+                    tracing::warn!(%error, %address, "cannot accept a connection");
                     tokio::time::sleep(std::time::Duration::from_millis(100)).await;
                 }
             }

@@ -28,9 +28,7 @@ pub fn response_code(error: &Error) -> ResponseCode {
         Error::FilterNotSupported
         | Error::InvalidState(_)
         | Error::NoSuchMessage { .. }
-        | Error::Store(_) => {
-            ResponseCode::SYSTEM_ERROR
-        }
+        | Error::Store(_) => ResponseCode::SYSTEM_ERROR,
         Error::Append(error) => append_code(error),
     }
 }

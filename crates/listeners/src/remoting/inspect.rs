@@ -68,9 +68,9 @@ fn consume_stats(call: &mut Call<'_>, request: GetConsumeStats) -> Answer<Empty>
     let mut offset_table = BTreeMap::new();
     for topic in topics {
         let Some(queues) = broker.group_view(group, &topic) else { continue };
-        let wrappers = queues.into_iter().map(|queue| {
-            (message_queue(broker, &topic, queue.id), wrapper(&queue))
-        });
+        let wrappers = queues
+            .into_iter()
+            .map(|queue| (message_queue(broker, &topic, queue.id), wrapper(&queue)));
         offset_table.extend(wrappers);
     }
     json_body(Empty, &ConsumeStats { consume_tps: 0.0, offset_table })
@@ -129,11 +129,10 @@ fn subscription(call: &mut Call<'_>, request: QuerySubscriptionByConsumer) -> An
         group.subscriptions.get(topic.as_str()).map(|it| (**it).clone())
     });
     let subscription_data = found.flatten();
-    json_body(Empty, &QuerySubscriptionResponseBody {
-        group: request.group,
-        subscription_data,
-        topic,
-    })
+    json_body(
+        Empty,
+        &QuerySubscriptionResponseBody { group: request.group, subscription_data, topic },
+    )
 }
 
 /// Spec `broker.md` 3.4.
