@@ -10,7 +10,9 @@ use std::time::Duration;
 use anyhow::Context;
 use apogee_broker::delay::Levels;
 use apogee_broker::{Broker, Identity};
+use apogee_client::{Client, Options};
 use apogee_listeners::remoting::names::{NameServer, OwnBroker};
+use apogee_listeners::remoting::registrar::Registrar;
 use apogee_listeners::remoting::{self, Door, Router};
 use apogee_net::{Listener, Tcp, Transport};
 use apogee_store::{Documents, RealDisk, Store};
@@ -61,7 +63,16 @@ pub fn broker(config: Config) -> anyhow::Result<()> {
         let running = RunningBroker::start(&config)?;
         let router = remoting::broker_routes(Router::default());
         let door = Door::new(router, Some(Arc::clone(&running.broker)), None);
+        let mut registering = JoinSet::new();
+        for registrar in registrars(&config, &door) {
+            registering.spawn(registrar.run());
+        }
         serve(&door, listeners, || greeting::broker(&config, &broker_addr(&config), None)).await?;
+        registering.shutdown().await;
+        for registrar in registrars(&config, &door) {
+            // A name server that does not answer finds out by itself.
+            let _ = tokio::time::timeout(Duration::from_millis(500), registrar.leave()).await;
+        }
         running.stop()
     })
 }
@@ -74,6 +85,24 @@ pub fn namesrv(config: Config) -> anyhow::Result<()> {
         let door = Door::new(remoting::name_server_routes(Router::default()), None, Some(names));
         serve(&door, vec![listener], || greeting::name_server(&config)).await
     })
+}
+
+/// One for each name server.
+fn registrars(config: &Config, door: &Arc<Door>) -> Vec<Registrar> {
+    let options = Options::new(&config.broker.namesrv_addr);
+    let name_servers = options.name_servers.clone();
+    let client = Client::new(options);
+    let registrar = |name_server| Registrar {
+        door: Arc::clone(door),
+        client: client.clone(),
+        name_server,
+        addr: broker_addr(config),
+        ha_addr: store_host(config).to_string(),
+        period: Duration::from_millis(
+            config.broker.register_name_server_period.clamp(10_000, 60_000),
+        ),
+    };
+    name_servers.into_iter().map(registrar).collect()
 }
 
 fn open_names(config: &Config, own: Option<OwnBroker>) -> anyhow::Result<NameServer> {

@@ -104,3 +104,32 @@ fn shutdown_finds_the_running_server() {
     assert!(said.contains(&format!("The mqnamesrv({}) is running...", server.id())), "{said}");
     assert!(server.wait().unwrap().success());
 }
+
+#[test]
+fn a_broker_registers_with_name_servers_elsewhere_and_messages_pass() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("namesrv.conf"), "listenPort=23311\nkvConfigPath=kv.json\n")
+        .unwrap();
+    let conf = "listenPort=23331\nbrokerName=b\nstorePathRootDir=store\nbrokerIP1=127.0.0.1\n";
+    std::fs::write(dir.path().join("broker.conf"), conf).unwrap();
+    let mut names = apogee(dir.path()).args(["namesrv", "-c", "namesrv.conf"]).spawn().unwrap();
+    assert!(first_lines(&mut names, 1).contains("ready"));
+    let broker_args = ["broker", "-c", "broker.conf", "-n", "127.0.0.1:23311"];
+    let mut broker = apogee(dir.path()).args(broker_args).spawn().unwrap();
+    assert!(first_lines(&mut broker, 1).contains("ready"));
+    let ns = ["-n", "127.0.0.1:23311"];
+    let produce = || apogee(dir.path()).args(["produce", "t", "hello"]).args(ns).output().unwrap();
+    // The registration follows the start; the route is there a moment later.
+    let is_sent = (0..50).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        produce().status.success()
+    });
+    assert!(is_sent, "{:?}", produce());
+    let consume = ["consume", "t", "--group", "g", "--from", "earliest", "--count", "1"];
+    let said = apogee(dir.path()).args(consume).args(ns).output().unwrap();
+    assert!(String::from_utf8_lossy(&said.stdout).contains("hello"), "{said:?}");
+    for mut child in [broker, names] {
+        kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+        assert!(child.wait().unwrap().success());
+    }
+}

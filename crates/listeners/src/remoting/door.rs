@@ -15,6 +15,7 @@ use apogee_wire::remoting::header::RequestHead;
 use apogee_wire::remoting::requests::PushReplyMessage;
 use apogee_wire::remoting::{Fields, HeaderEncoding, Request, ResponseCode, requests};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use super::names::NameServer;
 use super::router::Router;
@@ -26,7 +27,7 @@ pub struct Door {
     pub broker: Option<Arc<Broker>>,
     pub names: Option<Arc<NameServer>>,
     /// Told when topics changed: whoever registers with name servers elsewhere waits for it.
-    pub changed: tokio::sync::Notify,
+    pub changed: watch::Sender<()>,
     admission: Arc<Admission>,
     next_connection: AtomicU64,
 }
@@ -62,7 +63,7 @@ impl Door {
             router,
             broker,
             names,
-            changed: tokio::sync::Notify::new(),
+            changed: watch::Sender::new(()),
             admission: Arc::default(),
             next_connection: AtomicU64::new(1),
         })
@@ -80,10 +81,12 @@ impl Door {
 
     /// Topics were created, changed or deleted: name servers are to know at once.
     pub fn topics_changed(&self) {
-        if let (Some(names), Some(broker)) = (&self.names, &self.broker) {
-            names.register_own(broker);
+        match (&self.names, &self.broker) {
+            (Some(names), Some(broker)) => names.register_own(broker),
+            (None, Some(broker)) => drop(broker.topics.take_changed()),
+            (_, None) => {}
         }
-        self.changed.notify_one();
+        self.changed.send_replace(());
     }
 
     /// Answers parked pulls whose time is up, and lets silent brokers go. A few times a second.

@@ -12,6 +12,7 @@ pub mod pending;
 pub mod pull;
 pub mod queries;
 pub mod queues;
+pub mod registrar;
 pub mod reply;
 pub mod router;
 pub mod routes;

@@ -1,0 +1,154 @@
+//! The server is killed under load, again and again: what it acknowledged is there, once, in order.
+
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "a real process on a real disk")]
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use apogee_client::{Message, Producer, PullConsumer};
+use apogee_types::route::MessageQueue;
+
+const ROUNDS: usize = 20;
+const QUEUES: i32 = 4;
+const SENDERS: usize = 8;
+const LOAD_TIME: Duration = Duration::from_millis(300);
+const TOPIC: &str = "kill";
+
+struct Server {
+    child: Child,
+    addr: String,
+}
+
+impl Server {
+    fn start(dir: &Path, port: u16) -> Self {
+        let conf = dir.join("broker.conf");
+        let mut child = Command::new(env!("CARGO_BIN_EXE_apogee"))
+            .args(["--data", dir.join("data").to_str().unwrap(), "--bind", "127.0.0.1"])
+            .args(["--port", &port.to_string(), "--broker-port", &(port + 10).to_string()])
+            .args(["-c", conf.to_str().unwrap()])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let is_ready = lines.by_ref().map_while(Result::ok).any(|line| line.contains("ready"));
+        assert!(is_ready, "the server ended before it was ready");
+        std::thread::Builder::new().spawn(move || lines.for_each(drop)).unwrap();
+        Self { child, addr: format!("127.0.0.1:{port}") }
+    }
+
+    fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+/// What the server acknowledged: by queue and offset, the body.
+type Acknowledged = BTreeMap<(i32, i64), String>;
+
+fn queue(broker: &str, id: i32) -> MessageQueue {
+    MessageQueue::new(TOPIC, broker, id)
+}
+
+/// Sends as fast as answers come until the server is gone; what was acknowledged.
+async fn load(addr: &str, broker: &str, round: usize) -> Acknowledged {
+    let producer = Producer::builder(addr).group("kill").retries(0).start().await.unwrap();
+    let producer = std::sync::Arc::new(producer);
+    let end = Instant::now() + LOAD_TIME;
+    let mut senders = tokio::task::JoinSet::new();
+    for sender in 0..SENDERS {
+        let (producer, broker) = (std::sync::Arc::clone(&producer), broker.to_owned());
+        senders.spawn(async move {
+            let mut acknowledged = Acknowledged::new();
+            for count in 0.. {
+                if end <= Instant::now() {
+                    break;
+                }
+                let body = format!("{round}-{sender}-{count}-{}", "x".repeat(count * 37 % 900));
+                let to = queue(&broker, (sender as i32) % QUEUES);
+                let sent = producer.send_to(Message::new(TOPIC, body.clone()), &to).await;
+                let Ok(receipt) = sent else { break };
+                let place = (receipt.queue.queue_id, receipt.queue_offset);
+                let twice = acknowledged.insert(place, body);
+                assert!(twice.is_none(), "{place:?} was given twice");
+            }
+            acknowledged
+        });
+    }
+    let mut all = Acknowledged::new();
+    while let Some(acknowledged) = senders.join_next().await {
+        all.extend(acknowledged.unwrap());
+    }
+    all
+}
+
+/// Reads every queue from its start and compares.
+async fn check(addr: &str, broker: &str, acknowledged: &Acknowledged, round: usize) {
+    let consumer = PullConsumer::new(addr, "check").unwrap();
+    let mut found = Acknowledged::new();
+    let mut bodies = std::collections::BTreeSet::new();
+    for id in 0..QUEUES {
+        let queue = queue(broker, id);
+        let mut offset = 0;
+        loop {
+            let pulled =
+                consumer.pull(&queue, "*", offset, 32, Duration::from_millis(1)).await.unwrap();
+            if pulled.messages.is_empty() {
+                break;
+            }
+            for message in &pulled.messages {
+                let at = message.queue_offset.0 as i64;
+                assert_eq!(at, offset, "round {round}: queue {id} has a gap");
+                offset += 1;
+                let body = String::from_utf8(message.body.to_vec()).unwrap();
+                assert!(bodies.insert(body.clone()), "round {round}: {body} is there twice");
+                found.insert((id, at), body);
+            }
+        }
+    }
+    for (place, body) in acknowledged {
+        assert_eq!(found.get(place), Some(body), "round {round}: lost what was acknowledged");
+    }
+}
+
+async fn killed_again_and_again(flush: &str, port: u16) {
+    let dir = tempfile::tempdir().unwrap();
+    // Small files, so that rounds cross from one to the next.
+    let conf = format!(
+        "flushDiskType={flush}\nbrokerName=b\nmappedFileSizeCommitLog=1048576\n\
+         mappedFileSizeConsumeQueue=6000\nmaxHashSlotNum=1000\nmaxIndexNum=4000\n"
+    );
+    std::fs::write(dir.path().join("broker.conf"), conf).unwrap();
+    let mut acknowledged = Acknowledged::new();
+    let server = Server::start(dir.path(), port);
+    let client = PullConsumer::new(&server.addr, "make").unwrap();
+    client.client().create_topic(TOPIC, QUEUES).await.unwrap();
+    let mut server = Some(server);
+    for round in 0..ROUNDS {
+        let running = server.take().unwrap_or_else(|| Server::start(dir.path(), port));
+        check(&running.addr, "b", &acknowledged, round).await;
+        let addr = running.addr.clone();
+        let load = tokio::spawn(async move { load(&addr, "b", round).await });
+        tokio::time::sleep(LOAD_TIME * 2 / 3).await;
+        running.kill();
+        let new = load.await.unwrap();
+        assert!(!new.is_empty(), "round {round}: nothing was acknowledged");
+        acknowledged.extend(new);
+    }
+    let server = Server::start(dir.path(), port);
+    check(&server.addr, "b", &acknowledged, ROUNDS).await;
+    server.kill();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn with_asynchronous_flush_a_killed_server_loses_nothing() {
+    killed_again_and_again("ASYNC_FLUSH", 23_101).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn with_synchronous_flush_a_killed_server_loses_nothing() {
+    killed_again_and_again("SYNC_FLUSH", 23_201).await;
+}
