@@ -1,3 +1,30 @@
 //! Tasks of this workspace: tests with foreign clients, benchmarks against Apache RocketMQ.
 
-fn main() {}
+#![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "a tool, not the product")]
+
+mod commands;
+mod compat;
+mod peer_bench;
+mod peers;
+mod tools;
+
+use clap::Parser;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", max_term_width = 100)]
+enum Task {
+    /// Run every test: our own, then those of Apache's Java client and of the Go client.
+    Test,
+    /// Run the suites of the foreign clients alone.
+    Compat(compat::CompatArgs),
+    /// Measure Apogee against Apache RocketMQ and write docs/benchmarks.md.
+    PeerBench(peer_bench::PeerBenchArgs),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Task::parse() {
+        Task::Test => compat::test(),
+        Task::Compat(args) => compat::compat(&args),
+        Task::PeerBench(args) => peer_bench::run(&args),
+    }
+}

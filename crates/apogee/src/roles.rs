@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -313,7 +313,9 @@ fn broker_addr(config: &Config) -> String {
 /// The same as part of records and message ids, which hold no names.
 fn store_host(config: &Config) -> SocketAddr {
     let name_server = config.broker.namesrv_addr.split(';').next().filter(|addr| !addr.is_empty());
-    let ip = config.broker.broker_ip1.parse().unwrap_or_else(|_| machine::local_ip(name_server));
+    let bound = config.net.bind_address.parse().ok().filter(|ip: &IpAddr| !ip.is_unspecified());
+    let given = config.broker.broker_ip1.parse().ok().or(bound);
+    let ip = given.unwrap_or_else(|| machine::local_ip(name_server));
     SocketAddr::new(ip, config.broker.listen_port)
 }
 

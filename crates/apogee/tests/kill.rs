@@ -2,49 +2,20 @@
 
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "a real process on a real disk")]
 
+mod server;
+
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use apogee_client::{Message, Producer, PullConsumer};
 use apogee_types::route::MessageQueue;
+use server::Server;
 
 const ROUNDS: usize = 20;
 const QUEUES: i32 = 4;
 const SENDERS: usize = 8;
 const LOAD_TIME: Duration = Duration::from_millis(300);
 const TOPIC: &str = "kill";
-
-struct Server {
-    child: Child,
-    addr: String,
-}
-
-impl Server {
-    fn start(dir: &Path, port: u16) -> Self {
-        let conf = dir.join("broker.conf");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_apogee"))
-            .args(["--data", dir.join("data").to_str().unwrap(), "--bind", "127.0.0.1"])
-            .args(["--port", &port.to_string(), "--broker-port", &(port + 10).to_string()])
-            .args(["-c", conf.to_str().unwrap()])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let is_ready = lines.by_ref().map_while(Result::ok).any(|line| line.contains("ready"));
-        assert!(is_ready, "the server ended before it was ready");
-        std::thread::Builder::new().spawn(move || lines.for_each(drop)).unwrap();
-        Self { child, addr: format!("127.0.0.1:{port}") }
-    }
-
-    fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
 
 /// What the server acknowledged: by queue and offset, the body.
 type Acknowledged = BTreeMap<(i32, i64), String>;
@@ -121,26 +92,25 @@ async fn killed_again_and_again(flush: &str, port: u16) {
         "flushDiskType={flush}\nbrokerName=b\nmappedFileSizeCommitLog=1048576\n\
          mappedFileSizeConsumeQueue=6000\nmaxHashSlotNum=1000\nmaxIndexNum=4000\n"
     );
-    std::fs::write(dir.path().join("broker.conf"), conf).unwrap();
+    let start = || Server::start(dir.path(), port, &conf);
     let mut acknowledged = Acknowledged::new();
-    let server = Server::start(dir.path(), port);
+    let server = start();
     let client = PullConsumer::new(&server.addr, "make").unwrap();
     client.client().create_topic(TOPIC, QUEUES).await.unwrap();
     let mut server = Some(server);
     for round in 0..ROUNDS {
-        let running = server.take().unwrap_or_else(|| Server::start(dir.path(), port));
+        let running = server.take().unwrap_or_else(start);
         check(&running.addr, "b", &acknowledged, round).await;
         let addr = running.addr.clone();
         let load = tokio::spawn(async move { load(&addr, "b", round).await });
         tokio::time::sleep(LOAD_TIME * 2 / 3).await;
-        running.kill();
+        drop(running);
         let new = load.await.unwrap();
         assert!(!new.is_empty(), "round {round}: nothing was acknowledged");
         acknowledged.extend(new);
     }
-    let server = Server::start(dir.path(), port);
+    let server = start();
     check(&server.addr, "b", &acknowledged, ROUNDS).await;
-    server.kill();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

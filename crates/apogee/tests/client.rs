@@ -1,8 +1,8 @@
-//! The same promises against a running cluster, ours or Apache's:
-//! `NAMESRV_ADDR=localhost:9876 cargo test -p apogee-client --test live -- --ignored`
-//! SQL needs `enablePropertyFilter=true` on the broker.
+//! The client of this workspace against the server of this workspace.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "a real server on a real disk")]
+
+mod server;
 
 use std::collections::BTreeMap;
 use std::future::ready;
@@ -11,32 +11,18 @@ use std::time::Duration;
 use apogee_client::{
     Client, Message, Options, Outcome, Producer, PushConsumer, ReceivedMessage, StartFrom,
 };
+use server::Server;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
 /// Longer than the first retry takes (10 s), with room for a slow machine.
 const PATIENCE: Duration = Duration::from_secs(40);
 
-fn name_servers() -> String {
-    std::env::var("NAMESRV_ADDR").unwrap()
-}
-
-/// A name that no run before has used.
-fn fresh(prefix: &str) -> String {
-    format!("{prefix}-{:016x}", fastrand::u64(..))
-}
-
 /// A client, and a topic with so many queues that clients can find.
-async fn topic(queue_count: i32) -> (Client, String) {
-    let client = Client::new(Options::new(&name_servers()));
-    let topic = fresh("live");
-    client.create_topic(&topic, queue_count).await.unwrap();
-    let started = Instant::now();
-    while client.route(&topic).await.is_err() {
-        assert!(started.elapsed() < PATIENCE, "the topic has no route");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    (client, topic)
+async fn topic(server: &Server, queue_count: i32) -> (Client, String) {
+    let client = Client::new(Options::new(&server.addr));
+    client.create_topic("live", queue_count).await.unwrap();
+    (client, "live".to_owned())
 }
 
 async fn producer(client: &Client) -> Producer {
@@ -47,10 +33,11 @@ async fn next(seen: &mut mpsc::Receiver<ReceivedMessage>) -> ReceivedMessage {
     timeout(PATIENCE, seen.recv()).await.expect("no message came").unwrap()
 }
 
-#[tokio::test]
-#[ignore = "needs a cluster"]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_failed_message_comes_again_after_ten_seconds() {
-    let (client, topic) = topic(1).await;
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), 23_401, "");
+    let (client, topic) = topic(&server, 1).await;
     let sent = producer(&client).await.send(Message::new(&topic, "x").tag("t")).await.unwrap();
     let (tell, mut seen) = mpsc::channel(16);
     let handler = move |messages: Vec<ReceivedMessage>| {
@@ -60,7 +47,7 @@ async fn a_failed_message_comes_again_after_ten_seconds() {
         }
         ready(outcome)
     };
-    let consumer = PushConsumer::builder("", &fresh("G"))
+    let consumer = PushConsumer::builder("", "G")
         .client(client.clone())
         .subscribe(&topic, "t || u")
         .start_from(StartFrom::Earliest)
@@ -77,17 +64,18 @@ async fn a_failed_message_comes_again_after_ten_seconds() {
     client.close().await;
 }
 
-#[tokio::test]
-#[ignore = "needs a cluster"]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn messages_of_a_key_come_in_order_and_each_queue_has_one_reader() {
-    let (client, topic) = topic(4).await;
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), 23_421, "");
+    let (client, topic) = topic(&server, 4).await;
     let producer = producer(&client).await;
     for number in 0..60 {
         let key = format!("key{}", number % 5);
         let message = Message::new(&topic, number.to_string());
         producer.send_ordered(message, &key).await.unwrap();
     }
-    let group = fresh("G");
+    let group = "G";
     let (tell, mut seen) = mpsc::channel(128);
     let mut consumers = Vec::new();
     for _ in 0..2 {
@@ -98,7 +86,7 @@ async fn messages_of_a_key_come_in_order_and_each_queue_has_one_reader() {
             }
             ready(Outcome::Done)
         };
-        let builder = PushConsumer::builder(&name_servers(), &group)
+        let builder = PushConsumer::builder(&server.addr, group)
             .subscribe(&topic, "*")
             .start_from(StartFrom::Earliest)
             .ordered();
@@ -119,10 +107,11 @@ async fn messages_of_a_key_come_in_order_and_each_queue_has_one_reader() {
     client.close().await;
 }
 
-#[tokio::test]
-#[ignore = "needs a cluster"]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn messages_are_found_by_key_and_by_both_ids_and_the_group_is_shown() {
-    let (client, topic) = topic(2).await;
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), 23_441, "");
+    let (client, topic) = topic(&server, 2).await;
     let producer = producer(&client).await;
     let body = "long enough to be compressed ".repeat(400);
     let sent = producer.send(Message::new(&topic, body.clone()).key("k7")).await.unwrap();
@@ -142,7 +131,7 @@ async fn messages_are_found_by_key_and_by_both_ids_and_the_group_is_shown() {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 
-    let group = fresh("G");
+    let group = "G";
     let (tell, mut seen) = mpsc::channel(16);
     let handler = move |messages: Vec<ReceivedMessage>| {
         for message in messages {
@@ -150,7 +139,7 @@ async fn messages_are_found_by_key_and_by_both_ids_and_the_group_is_shown() {
         }
         ready(Outcome::Done)
     };
-    let consumer = PushConsumer::builder("", &group)
+    let consumer = PushConsumer::builder("", group)
         .client(client.clone())
         .subscribe(&topic, "*")
         .start_from(StartFrom::Earliest)
@@ -161,20 +150,21 @@ async fn messages_are_found_by_key_and_by_both_ids_and_the_group_is_shown() {
         next(&mut seen).await;
     }
     let addr = client.broker_address(&sent.queue.broker_name, 0).unwrap();
-    let connections = client.consumer_connections(&addr, &group).await.unwrap();
+    let connections = client.consumer_connections(&addr, group).await.unwrap();
     assert_eq!(connections.connection_set[0].client_id, client.id());
     consumer.shutdown().await;
-    let stats = client.consume_stats(&addr, &group).await.unwrap();
+    let stats = client.consume_stats(&addr, group).await.unwrap();
     let behind = stats.offset_table.values().map(|it| it.broker_offset - it.consumer_offset);
     assert_eq!(behind.sum::<i64>(), 0);
-    assert!(client.consumer_connections(&addr, &group).await.is_err(), "it has left");
+    assert!(client.consumer_connections(&addr, group).await.is_err(), "it has left");
     client.close().await;
 }
 
-#[tokio::test]
-#[ignore = "needs a cluster"]
-async fn sql_and_delays() {
-    let (client, topic) = topic(1).await;
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_delayed_message_comes_after_later_ones_and_not_before_its_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), 23_461, "");
+    let (client, topic) = topic(&server, 1).await;
     let (tell, mut seen) = mpsc::channel(16);
     let handler = move |messages: Vec<ReceivedMessage>| {
         for message in messages {
@@ -182,21 +172,19 @@ async fn sql_and_delays() {
         }
         ready(Outcome::Done)
     };
-    let consumer = PushConsumer::builder("", &fresh("G"))
+    let consumer = PushConsumer::builder("", "G")
         .client(client.clone())
-        .subscribe_sql(&topic, "n > 5")
+        .subscribe(&topic, "*")
         .start_from(StartFrom::Earliest)
         .start(handler)
         .await
         .unwrap();
     let producer = producer(&client).await;
-    let message = |n: &str| Message::new(&topic, n.to_owned()).property("n", n);
-    producer.send(message("3")).await.unwrap();
     let sent = Instant::now();
-    producer.send(message("8").delay_level(2)).await.unwrap();
-    producer.send(message("7")).await.unwrap();
-    assert_eq!(&next(&mut seen).await.body[..], b"7");
-    assert_eq!(&next(&mut seen).await.body[..], b"8");
+    producer.send(Message::new(&topic, "later").delay_level(2)).await.unwrap();
+    producer.send(Message::new(&topic, "now")).await.unwrap();
+    assert_eq!(&next(&mut seen).await.body[..], b"now");
+    assert_eq!(&next(&mut seen).await.body[..], b"later");
     assert!(Duration::from_millis(4500) < sent.elapsed(), "after {:?}", sent.elapsed());
     consumer.shutdown().await;
     client.close().await;

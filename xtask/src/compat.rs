@@ -1,0 +1,79 @@
+//! `cargo xtask test` and `cargo xtask compat`: the suites, ours and those of foreign clients.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use clap::{Args, ValueEnum};
+
+use crate::commands::{self, cargo, command, run};
+use crate::{peers, tools};
+
+/// Java clients that must work: what is current, and what many still run.
+const JAVA_CLIENTS: [&str; 2] = ["5.5.0", "4.9.8"];
+
+#[derive(Args)]
+pub struct CompatArgs {
+    /// The server under test. With the real one the suite tests itself.
+    #[arg(long, value_enum, default_value = "apogee")]
+    peer: Peer,
+    /// Versions of the Java client.
+    #[arg(long, value_name = "VERSION", value_delimiter = ',', default_values = JAVA_CLIENTS)]
+    client: Vec<String>,
+    /// Where Apache RocketMQ lies or will be fetched to.
+    #[arg(long, value_name = "DIR")]
+    apache_home: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Peer {
+    Apogee,
+    Apache,
+}
+
+/// Everything, from the cheapest to the slowest.
+pub fn test() -> anyhow::Result<()> {
+    let started = Instant::now();
+    tools::require()?;
+    run(&mut cargo(&["test", "--locked", "--workspace"]))?;
+    let program = commands::build_apogee()?;
+    let clients = JAVA_CLIENTS.map(str::to_owned);
+    foreign_clients(&Server::Apogee(&program), &clients)?;
+    println!("\nall tests passed in {} s", started.elapsed().as_secs());
+    Ok(())
+}
+
+pub fn compat(args: &CompatArgs) -> anyhow::Result<()> {
+    tools::require()?;
+    match args.peer {
+        Peer::Apogee => {
+            let program = commands::build_apogee()?;
+            foreign_clients(&Server::Apogee(&program), &args.client)
+        }
+        Peer::Apache => {
+            let home = peers::fetch_apache(args.apache_home.as_deref())?;
+            foreign_clients(&Server::Apache(&home), &args.client)
+        }
+    }
+}
+
+enum Server<'a> {
+    /// The program.
+    Apogee(&'a Path),
+    /// The directory with its jars.
+    Apache(&'a Path),
+}
+
+fn foreign_clients(server: &Server<'_>, java_clients: &[String]) -> anyhow::Result<()> {
+    let (peer, java_property, go_variable, path) = match server {
+        Server::Apogee(path) => ("apogee", "apogee.bin", "APOGEE_BIN", path),
+        Server::Apache(path) => ("apache", "apache.home", "APACHE_HOME", path),
+    };
+    for version in java_clients {
+        let mut maven = command("mvn", &["-q", "-B", "-f", "compat/java", "test"]);
+        maven.arg(format!("-Dpeer={peer}")).arg(format!("-Dclient.version={version}"));
+        run(maven.arg(format!("-D{java_property}={}", path.display())))?;
+    }
+    let mut go = command("go", &["test", "-count=1", "./..."]);
+    go.current_dir(commands::root().join("compat/go"));
+    run(go.env("PEER", peer).env(go_variable, path))
+}

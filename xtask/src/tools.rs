@@ -1,0 +1,77 @@
+//! What the tests need beyond Rust: a JDK, Maven, Go.
+
+use std::process::{Command, Stdio};
+
+use anyhow::bail;
+
+use crate::commands::{command, run};
+
+struct Tool {
+    /// Prints its version on either stream.
+    program: &'static str,
+    version: &'static str,
+    is_enough: fn(&str) -> bool,
+    package: &'static str,
+    what: &'static str,
+}
+
+const TOOLS: [Tool; 3] = [
+    Tool {
+        program: "javac",
+        version: "-version",
+        is_enough: |text| number_after(text, "javac ").is_some_and(|major| 17 <= major),
+        package: "openjdk-17-jdk-headless",
+        what: "JDK 17",
+    },
+    Tool {
+        program: "mvn",
+        version: "--version",
+        is_enough: |text| text.contains("Apache Maven"),
+        package: "maven",
+        what: "Maven",
+    },
+    Tool {
+        program: "go",
+        version: "version",
+        is_enough: |text| text.contains("go version"),
+        package: "golang-go",
+        what: "Go",
+    },
+];
+
+fn number_after(text: &str, word: &str) -> Option<u32> {
+    let rest = text.split_once(word)?.1;
+    rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+/// Finds everything, or installs what is missing where it may.
+pub fn require() -> anyhow::Result<()> {
+    let missing: Vec<_> = TOOLS.iter().filter(|tool| !is_there(tool)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let whats: Vec<_> = missing.iter().map(|tool| tool.what).collect();
+    if !rustix::process::getuid().is_root() || !answers("apt-get", "--version") {
+        bail!("install {} first: the tests with foreign clients need them", whats.join(", "));
+    }
+    run(&mut command("apt-get", &["update", "-qq"]))?;
+    let mut install = command("apt-get", &["install", "-qq", "-y", "--no-install-recommends"]);
+    install.env("DEBIAN_FRONTEND", "noninteractive");
+    run(install.args(missing.iter().map(|tool| tool.package)))?;
+    match missing.iter().find(|tool| !is_there(tool)) {
+        None => Ok(()),
+        Some(tool) => bail!("package {} is installed and gives no {}", tool.package, tool.what),
+    }
+}
+
+fn is_there(tool: &Tool) -> bool {
+    let output = Command::new(tool.program).arg(tool.version).stdin(Stdio::null()).output();
+    output.is_ok_and(|output| {
+        let text = [output.stdout, output.stderr].concat();
+        (tool.is_enough)(&String::from_utf8_lossy(&text))
+    })
+}
+
+fn answers(program: &str, arg: &str) -> bool {
+    Command::new(program).arg(arg).output().is_ok_and(|output| output.status.success())
+}
