@@ -221,6 +221,7 @@ mod tests {
     #[test]
     fn a_send_creates_its_topic_with_the_fewer_of_both_queue_counts() {
         let topics = topics(true);
+        assert_eq!(topics.take_changed().len(), 1, "at the start all is new");
         let created = topics.find_or_inherit(&template("t"), 5).unwrap();
         assert_eq!((created.write_queue_count, created.perm), (4, Perm::READ_WRITE));
         assert_eq!(topics.version(), DataVersion { counter: 1, state_version: 0, timestamp: 5 });
