@@ -28,10 +28,14 @@ pub(crate) fn lock(disk: &dyn Disk, settings: &Settings) -> Result<Box<dyn Send 
 
 /// Recognises directories that we must not touch, before anything is written.
 pub(crate) fn refuse_foreign(disk: &dyn Disk, settings: &Settings) -> Result<(), Error> {
-    let foreign = [
-        ("consumequeue_rocksdb", "holds consume queues in RocksDB, which are not supported"),
-        ("compaction", "holds compaction topics, which are not supported"),
-    ];
+    let in_rocksdb = "holds consume queues in RocksDB, which are not supported";
+    let foreign = [("consumequeue_rocksdb", in_rocksdb)];
+    // Every broker of Apache's makes the directory; only topics in it make a difference.
+    let compacted = settings.root.join("compaction").join("compactionLog");
+    if !disk.list(&compacted).map_err(Error::io(&compacted))?.is_empty() {
+        let what = "holds compaction topics, which are not supported";
+        return Err(Error::Foreign { path: compacted, what });
+    }
     for entry in disk.list(&settings.root).map_err(Error::io(&settings.root))? {
         let found = foreign.iter().find(|(name, _)| entry.name.starts_with(name));
         if let Some((_, what)) = found.filter(|_| entry.is_dir) {
