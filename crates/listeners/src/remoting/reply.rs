@@ -48,6 +48,11 @@ fn push<'b>(
     if let Some(text) = request.properties {
         text.append_to(&mut encoded);
     }
+    // It is pushed before it is stored, so the store's own check would come too late.
+    if properties::LEN_MAX < encoded.len() {
+        let remark = format!("the properties are {} bytes long, more than 32767", encoded.len());
+        return Err(Refusal::new(ResponseCode::MESSAGE_ILLEGAL, remark));
+    }
     let client_id = properties::find(&encoded, name::REPLY_TO_CLIENT).map(str::to_owned);
     let client_id = client_id
         .ok_or_else(|| refused("reply message properties[REPLY_TO_CLIENT] is null".to_owned()))?;

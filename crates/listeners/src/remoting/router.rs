@@ -17,6 +17,9 @@ use super::door::{Door, Peer};
 use super::pending::Pending;
 use super::{errors, pull};
 
+/// What a refusal says at most.
+const REMARK_LEN_MAX: usize = 1024;
+
 /// A request on its way through a handler.
 pub struct Call<'a> {
     pub door: &'a Arc<Door>,
@@ -78,6 +81,8 @@ impl Call<'_> {
     /// Answers with an error, unless the sender wants no answer.
     pub fn refuse(&self, output: &mut Output, code: ResponseCode, remark: &str) {
         if !self.header.is_oneway() {
+            // A remark repeats names as they came, and those may be as long as a frame.
+            let remark = &remark[..remark.floor_char_boundary(REMARK_LEN_MAX)];
             let head = ResponseHead { code, remark: Some(remark), ..self.head() };
             head.write(output, |_| {}, |_| {});
         }
