@@ -81,14 +81,18 @@ struct Known {
 impl Known {
     fn scan(encoded: &[u8]) -> Self {
         let mut known = Self { wait: true, ..Self::default() };
-        for (key, value) in properties::pairs(encoded) {
+        for (key, value) in properties::raw_pairs(encoded) {
+            let Ok(key) = std::str::from_utf8(key) else { continue };
+            let text = || std::str::from_utf8(value).ok();
             match key {
-                name::TAGS => known.tags_hash = Some(tags::java_hash(value)),
+                name::TAGS => known.tags_hash = text().map(tags::java_hash),
                 name::UNIQ_KEY => known.has_unique_key = true,
                 name::KEYS => known.has_keys = true,
-                name::WAIT => known.wait = !value.eq_ignore_ascii_case("false"),
-                name::DELAY => known.delay_level = value.parse().unwrap_or(0),
-                name::TRAN_MSG => known.is_half = value.eq_ignore_ascii_case("true"),
+                name::WAIT => known.wait = !value.eq_ignore_ascii_case(b"false"),
+                name::DELAY => {
+                    known.delay_level = text().and_then(|it| it.parse().ok()).unwrap_or(0);
+                }
+                name::TRAN_MSG => known.is_half = value.eq_ignore_ascii_case(b"true"),
                 name::INNER_NUM => known.is_inner_batch = true,
                 name::TIMER_DELAY_SEC | name::TIMER_DELAY_MS | name::TIMER_DELIVER_MS => {
                     known.has_timer = true;
@@ -110,13 +114,12 @@ impl Known {
 impl Broker {
     /// Stores one message. `properties` are the producer's; they are rewritten to what is stored.
     pub fn publish(&self, send: &Send<'_>, encoded: &mut Vec<u8>) -> Result<Published, Error> {
-        let now = self.clock.now_ms();
-        let topic = self.check_send(send, now)?;
+        let topic = self.check_send(send)?;
         let known = Known::scan(encoded);
         self.refuse_unsupported(&known, &topic)?;
         self.stamp(encoded, &known, send.born_host);
         if topic.topic_name.starts_with(names::RETRY_PREFIX) {
-            return self.publish_retry(send, &topic, &known, encoded, now);
+            return self.publish_retry(send, &topic, &known, encoded);
         }
         self.store_one(send, &topic, known.delay_level, &known, encoded)
     }
@@ -127,7 +130,7 @@ impl Broker {
         send: &Send<'_>,
         entries: &[BatchEntry<'_>],
     ) -> Result<Published, Error> {
-        let topic = self.check_send(send, self.clock.now_ms())?;
+        let topic = self.check_send(send)?;
         if topic.topic_name.starts_with(names::RETRY_PREFIX) {
             let refused = format!("batch request does not support retry group {}", send.topic);
             return Err(Error::IllegalMessage(refused));
@@ -170,7 +173,7 @@ impl Broker {
     }
 
     /// The checks that every send passes, in upstream's order. Spec `broker.md` 1.2.
-    fn check_send(&self, send: &Send<'_>, now: Millis) -> Result<Arc<TopicConfig>, Error> {
+    fn check_send(&self, send: &Send<'_>) -> Result<Arc<TopicConfig>, Error> {
         let found = self.topics.find(send.topic);
         if found.as_ref().is_some_and(|it| it.order) && !self.permission().has(Perm::WRITE) {
             return Err(Error::NotPermitted("the broker sending message is forbidden"));
@@ -188,7 +191,7 @@ impl Broker {
             queue_count: send.default_queue_count,
             unit_mode: send.unit_mode,
         };
-        self.topics.find_or_inherit(&template, now)
+        self.topics.find_or_inherit(&template, self.clock.now_ms())
     }
 
     fn choose_queue(&self, send: &Send<'_>, topic: &TopicConfig) -> Result<QueueId, Error> {
@@ -248,8 +251,8 @@ impl Broker {
         topic: &TopicConfig,
         known: &Known,
         encoded: &mut Vec<u8>,
-        now: Millis,
     ) -> Result<Published, Error> {
+        let now = self.clock.now_ms();
         let group = names::group_of_retry_topic(&topic.topic_name).unwrap_or_default();
         let config = self.groups.find_or_create(group, now)?;
         let max = send.max_reconsume_times.unwrap_or(config.retry_max_times);

@@ -13,6 +13,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::consume_queue::ConsumeQueue;
 use crate::disk::{Disk, DiskFile};
 use crate::error::{AppendError, Error};
+use crate::index::KeyHashes;
 use crate::read::Unit;
 use crate::segments::Segments;
 use crate::store::{Appended, Batch, FlushMode, Settings};
@@ -33,7 +34,7 @@ pub struct Entry {
     pub tags_code: i64,
     pub queue_offset: QueueOffset,
     pub stored_ms: Millis,
-    pub keys: Vec<u32>,
+    pub keys: KeyHashes,
 }
 
 pub struct CommitLog {
@@ -111,7 +112,7 @@ impl CommitLog {
         &self,
         message: &Message<'_>,
         queue: Arc<ConsumeQueue>,
-        keys: Vec<u32>,
+        keys: KeyHashes,
     ) -> Result<Appended, AppendError> {
         self.check(message)?;
         let crc = record::body_crc(message.body);
@@ -133,7 +134,7 @@ impl CommitLog {
         &self,
         messages: &[Message<'_>],
         queue: &Arc<ConsumeQueue>,
-        keys: Vec<Vec<u32>>,
+        keys: Vec<KeyHashes>,
     ) -> Result<Batch, AppendError> {
         messages.iter().try_for_each(|message| self.check(message))?;
         let total: usize = messages.iter().map(record::encoded_len).sum();

@@ -13,6 +13,7 @@ use apogee_types::{LogOffset, QueueId, QueueOffset};
 
 use crate::disk::Disk;
 use crate::error::Error;
+use crate::index::TopicHash;
 use crate::read::Unit;
 use crate::segments::Segments;
 
@@ -25,6 +26,8 @@ const BLANK_LEN: u32 = 0x7FFF_FFFF;
 pub struct ConsumeQueue {
     pub topic: Arc<str>,
     pub id: QueueId,
+    /// Of the topic, for the index.
+    pub(crate) topic_hash: TopicHash,
     segments: Segments,
     /// The oldest unit whose record is still there.
     min: AtomicU64,
@@ -50,6 +53,7 @@ impl ConsumeQueue {
         let len = file_len.div_ceil(UNIT_LEN) * UNIT_LEN;
         let segments = Segments::open(disk, dir, len, "mappedFileSizeConsumeQueue")?;
         let queue = Self {
+            topic_hash: TopicHash::of(&topic),
             topic,
             id,
             segments,

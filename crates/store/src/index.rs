@@ -17,12 +17,77 @@ const HEADER_LEN: u64 = 40;
 const SLOT_LEN: u64 = 4;
 const ENTRY_LEN: u64 = 20;
 
-/// The hash under which a key of a topic is kept.
-#[must_use]
-pub fn key_hash(topic: &str, key: &str) -> u32 {
-    let hash = tags::java_hash_continue(tags::java_hash_continue(tags::java_hash(topic), "#"), key);
-    // Java's `Math.abs` leaves the smallest number negative; upstream takes 0 then.
+/// The start of a topic's key hashes, which continue with the key. A queue keeps it.
+#[derive(Debug, Clone, Copy)]
+pub struct TopicHash(i32);
+
+impl TopicHash {
+    #[must_use]
+    pub fn of(topic: &str) -> Self {
+        Self(tags::java_hash_continue(tags::java_hash(topic), "#"))
+    }
+
+    /// The hash under which a key of the topic is kept.
+    #[must_use]
+    pub fn key(self, key: &str) -> u32 {
+        abs(tags::java_hash_continue(self.0, key))
+    }
+
+    /// The hashes under which a record is found: those of its unique key, of each word of `KEYS`,
+    /// and of its tags as `T#tags` (`since-5.3.md` 5.3).
+    #[must_use]
+    pub fn keys(self, properties: &[u8]) -> KeyHashes {
+        use apogee_types::properties::{name, raw_pairs};
+        let mut hashes = KeyHashes::default();
+        for (key, value) in raw_pairs(properties) {
+            let is_key = [name::UNIQ_KEY, name::KEYS, name::TAGS].map(str::as_bytes).contains(&key);
+            let Some(value) = is_key.then(|| std::str::from_utf8(value).ok()).flatten() else {
+                continue;
+            };
+            match key[0] {
+                b'U' => hashes.push(self.key(value)),
+                b'K' => value
+                    .split(' ')
+                    .filter(|word| !word.is_empty())
+                    .for_each(|word| hashes.push(self.key(word))),
+                _ => {
+                    let start = tags::java_hash_continue(self.0, "T#");
+                    hashes.push(abs(tags::java_hash_continue(start, value)));
+                }
+            }
+        }
+        hashes
+    }
+}
+
+/// Java's `Math.abs` leaves the smallest number negative; upstream takes 0 then.
+fn abs(hash: i32) -> u32 {
     hash.checked_abs().unwrap_or(0) as u32
+}
+
+/// Hashes of the keys of one record. Few need no allocation.
+#[derive(Debug, Default, Clone)]
+pub struct KeyHashes {
+    first: [u32; 3],
+    /// How many of `first` count.
+    count: usize,
+    more: Vec<u32>,
+}
+
+impl KeyHashes {
+    fn push(&mut self, hash: u32) {
+        match self.first.get_mut(self.count) {
+            Some(place) => {
+                *place = hash;
+                self.count += 1;
+            }
+            None => self.more.push(hash),
+        }
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
+        self.first[..self.count].iter().chain(&self.more).copied()
+    }
 }
 
 /// The index files, oldest first. Appended to by dispatch only.
@@ -291,6 +356,10 @@ mod tests {
 
     #[test]
     fn keys_hash_as_upstream_joins_them() {
-        assert_eq!(key_hash("t", "k"), tags::java_hash("t#k").unsigned_abs());
+        let hash = |text: &str| tags::java_hash(text).unsigned_abs();
+        assert_eq!(TopicHash::of("t").key("k"), hash("t#k"));
+        let properties = b"KEYS\x01a  b c\x02UNIQ_KEY\x01u\x02K\x01v\x02TAGS\x01x\x02";
+        let hashes: Vec<u32> = TopicHash::of("t").keys(properties).iter().collect();
+        assert_eq!(hashes, ["t#a", "t#b", "t#c", "t#u", "t#T#x"].map(hash));
     }
 }

@@ -10,7 +10,8 @@ use crate::checkpoint::Checkpoint;
 use crate::commit_log::Entry;
 use crate::disk::{Disk, DiskFile};
 use crate::error::Error;
-use crate::store::{Settings, Store, hashes};
+use crate::index::KeyHashes;
+use crate::store::{Settings, Store};
 
 /// Takes the store's lock, the same kind as Apache's.
 pub(crate) fn lock(disk: &dyn Disk, settings: &Settings) -> Result<Box<dyn Send + Sync>, Error> {
@@ -163,8 +164,8 @@ fn redispatch(
     let queue = store.queues.find_or_create(record.topic, record.queue_id)?;
     let is_indexed = index_end.is_some_and(|end| record.at <= end);
     let keys = match store.index {
-        Some(_) if !is_indexed => hashes(record.topic, record.properties),
-        _ => Vec::new(),
+        Some(_) if !is_indexed => queue.topic_hash.keys(record.properties),
+        _ => KeyHashes::default(),
     };
     // A unit of a record that was lost must not stand in the way of the one that took its offset.
     let known = queue.unit(record.queue_offset);

@@ -15,7 +15,7 @@ use crate::commit_log::{CommitLog, Entry};
 use crate::consume_queue::ConsumeQueue;
 use crate::disk::Disk;
 use crate::error::{AppendError, Error};
-use crate::index::{Index, key_hash};
+use crate::index::{Index, KeyHashes, TopicHash};
 use crate::queues::Queues;
 use crate::read::{Boundary, ReadLimits, ReadResult, ReadStatus, Unit};
 use crate::watermark::Watermark;
@@ -169,14 +169,16 @@ impl Store {
     /// synchronous flush once it is on the device.
     pub fn append(&self, message: &Message<'_>) -> Result<Appended, AppendError> {
         let queue = self.queue_for_append(message)?;
-        self.log.append(message, queue, self.key_hashes(message))
+        let keys = self.key_hashes(&queue, message.properties);
+        self.log.append(message, queue, keys)
     }
 
     /// Appends messages of one topic and queue: all or none, side by side.
     pub fn append_batch(&self, messages: &[Message<'_>]) -> Result<Batch, AppendError> {
         let first = messages.first().ok_or(AppendError::EmptyBatch)?;
         let queue = self.queue_for_append(first)?;
-        let keys = messages.iter().map(|message| self.key_hashes(message)).collect();
+        let keys = |message: &Message<'_>| self.key_hashes(&queue, message.properties);
+        let keys = messages.iter().map(keys).collect();
         self.log.append_batch(messages, &queue, keys)
     }
 
@@ -215,7 +217,7 @@ impl Store {
             let index = self.index.iter();
             index
                 .flat_map(|index| entry.keys.iter().map(move |hash| (index, hash)))
-                .try_for_each(|(index, hash)| index.put(*hash, entry.at, entry.stored_ms))
+                .try_for_each(|(index, hash)| index.put(hash, entry.at, entry.stored_ms))
         });
         if let Err(error) = put {
             tracing::error!(topic = &*queue.topic, queue = %queue.id, %error,
@@ -434,7 +436,8 @@ impl Store {
         to_ms: Millis,
     ) -> Result<Vec<LogOffset>, Error> {
         let index = self.index.as_ref();
-        Ok(index.map_or(Vec::new(), |it| it.query(key_hash(topic, key), max, from_ms, to_ms)))
+        Ok(index
+            .map_or(Vec::new(), |it| it.query(TopicHash::of(topic).key(key), max, from_ms, to_ms)))
     }
 
     /// The record was written recently enough to be in memory, most likely.
@@ -454,37 +457,16 @@ impl Store {
         queue.map_err(|error| AppendError::NotWritable(error.to_string()))
     }
 
-    fn key_hashes(&self, message: &Message<'_>) -> Vec<u32> {
-        if self.index.is_none() {
-            return Vec::new();
-        }
-        hashes(message.topic, message.properties)
+    /// The keys under which the index is to find a record; none where there is no index.
+    pub(crate) fn key_hashes(&self, queue: &ConsumeQueue, properties: &[u8]) -> KeyHashes {
+        let hashes = self.index.as_ref().map(|_| queue.topic_hash.keys(properties));
+        hashes.unwrap_or_default()
     }
 
     fn time_of(&self, queue: &ConsumeQueue, offset: QueueOffset) -> Option<Millis> {
         let record = self.log.slice(&queue.unit(offset)?)?;
         Some(Record::parse(&record).ok()?.stored_ms)
     }
-}
-
-/// Hashes of the keys under which a record is found: its unique key, its words of `KEYS`, and its
-/// tags as `T#tags` (`since-5.3.md` 5.3).
-pub(crate) fn hashes(topic: &str, properties: &[u8]) -> Vec<u32> {
-    use apogee_types::properties::{name, pairs};
-    let mut hashes = Vec::new();
-    for (key, value) in pairs(properties) {
-        match key {
-            name::UNIQ_KEY => hashes.push(key_hash(topic, value)),
-            name::KEYS => {
-                hashes.extend(
-                    value.split(' ').filter(|it| !it.is_empty()).map(|it| key_hash(topic, it)),
-                );
-            }
-            name::TAGS => hashes.push(key_hash(topic, &format!("T#{value}"))),
-            _ => {}
-        }
-    }
-    hashes
 }
 
 /// Collects wanted units; says how it went and where to go on.

@@ -43,20 +43,38 @@ pub const LEN_MAX: usize = i16::MAX as usize;
 /// as upstream's reader does; a missing last `0x02` is fine. Values that are not UTF-8 are left
 /// out as well: no Java client can have written them.
 pub fn pairs(encoded: &[u8]) -> impl Iterator<Item = (&str, &str)> {
-    encoded.split(|&byte| byte == PAIR_END).filter_map(|pair| {
-        let middle = pair.iter().position(|&byte| byte == NAME_END)?;
-        let (name, value) = (&pair[..middle], &pair[middle + 1..]);
-        if name.is_empty() || value.is_empty() {
-            return None;
-        }
+    raw_pairs(encoded).filter_map(|(name, value)| {
         Some((std::str::from_utf8(name).ok()?, std::str::from_utf8(value).ok()?))
+    })
+}
+
+/// [`pairs`] as bytes: what costs least where most values are not looked at.
+pub fn raw_pairs(encoded: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let mut rest = encoded;
+    std::iter::from_fn(move || {
+        loop {
+            if rest.is_empty() {
+                return None;
+            }
+            let end = memchr::memchr(PAIR_END, rest).unwrap_or(rest.len());
+            let pair = &rest[..end];
+            rest = rest.get(end + 1..).unwrap_or_default();
+            match memchr::memchr(NAME_END, pair) {
+                Some(middle) if 0 < middle && middle + 1 < end => {
+                    return Some((&pair[..middle], &pair[middle + 1..]));
+                }
+                _ => {}
+            }
+        }
     })
 }
 
 /// The value of `name`; of a repeated name the last one, as in upstream's map.
 #[must_use]
 pub fn find<'a>(encoded: &'a [u8], name: &str) -> Option<&'a str> {
-    pairs(encoded).filter(|(found, _)| *found == name).last().map(|(_, value)| value)
+    let name = name.as_bytes();
+    let values = raw_pairs(encoded).filter(|(found, _)| *found == name);
+    values.filter_map(|(_, value)| std::str::from_utf8(value).ok()).last()
 }
 
 /// Appends a pair, closing an unclosed last one first.

@@ -156,7 +156,8 @@ impl Drop for Leave<'_> {
 }
 
 impl Peer {
-    fn new(connection: ConnectionId, local: SocketAddr, addr: SocketAddr) -> Self {
+    #[must_use]
+    pub fn new(connection: ConnectionId, local: SocketAddr, addr: SocketAddr) -> Self {
         let (address, outbox) = (addr.to_string().into(), Outbox::default());
         let (next_opaque, calls) = (AtomicI32::new(0), Mutex::default());
         Self { connection, local, addr, address, outbox, next_opaque, calls }

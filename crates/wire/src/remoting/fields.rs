@@ -88,17 +88,31 @@ impl<'a> ExtFields<'a> {
     }
 
     /// The value of `name`; of a repeated name the one that is met first.
+    #[inline(always)]
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Text<'a>> {
-        let start = self.cursor.get();
-        let (head, tail) = self.index.split_at(start.min(self.index.len()));
-        let hit = |field: &FieldIndex| self.name(field) == name;
-        let at = match tail.iter().position(hit) {
-            Some(at) => start + at,
-            None => head.iter().position(hit)?,
+        let next = self.cursor.get();
+        let at = match self.index.get(next) {
+            Some(field) if self.is_named(field, name) => next,
+            _ => self.find(name, next)?,
         };
         self.cursor.set(at + 1);
         Some(self.value(&self.index[at]))
+    }
+
+    /// Looks from `start` to the end, then from the beginning.
+    #[cold]
+    fn find(&self, name: &str, start: usize) -> Option<usize> {
+        let (head, tail) = self.index.split_at(start.min(self.index.len()));
+        let hit = |field: &FieldIndex| self.is_named(field, name);
+        let in_tail = tail.iter().position(hit).map(|at| start + at);
+        in_tail.or_else(|| head.iter().position(hit))
+    }
+
+    #[inline(always)]
+    fn is_named(&self, field: &FieldIndex, name: &str) -> bool {
+        field.name_len as usize == name.len()
+            && self.source.bytes(field.name_start, field.name_len) == name.as_bytes()
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, Text<'a>)> + '_ {
@@ -109,6 +123,7 @@ impl<'a> ExtFields<'a> {
         self.source.part(field.name_start, field.name_len)
     }
 
+    #[inline]
     fn value(&self, field: &FieldIndex) -> Text<'a> {
         let raw = self.source.part(field.value_start, field.value_len);
         if field.escaped { Text::Escaped(raw) } else { Text::Plain(raw) }
@@ -116,6 +131,16 @@ impl<'a> ExtFields<'a> {
 }
 
 impl<'a> Source<'a> {
+    #[inline]
+    fn bytes(self, start: u32, len: u32) -> &'a [u8] {
+        let bytes = match self {
+            Self::Json(text) => text.as_bytes(),
+            Self::Binary(bytes) => bytes,
+        };
+        &bytes[start as usize..start as usize + len as usize]
+    }
+
+    #[inline]
     fn part(self, start: u32, len: u32) -> &'a str {
         let range = start as usize..start as usize + len as usize;
         match self {
@@ -180,7 +205,7 @@ impl PartialEq for Text<'_> {
 /// Appends `raw` with its JSON escapes resolved. A lone surrogate becomes U+FFFD.
 fn unescape(raw: &str, out: &mut Vec<u8>) {
     let mut rest = raw.as_bytes();
-    while let Some(at) = rest.iter().position(|&byte| byte == b'\\') {
+    while let Some(at) = memchr::memchr(b'\\', rest) {
         out.extend_from_slice(&rest[..at]);
         let kind = rest.get(at + 1).copied().unwrap_or(b'\\');
         rest = rest.get(at + 2..).unwrap_or_default();
@@ -224,9 +249,22 @@ fn unescape_unit<'r>(rest: &'r [u8], out: &mut Vec<u8>) -> &'r [u8] {
 
 /// The number of four hex digits at the start.
 pub(super) fn hex_unit(digits: &[u8]) -> Option<u32> {
-    let digits = digits.first_chunk::<4>()?;
-    digits.iter().try_fold(0, |unit, &digit| Some(unit << 4 | char::from(digit).to_digit(16)?))
+    let [a, b, c, d] = digits.first_chunk()?.map(|digit| HEX_VALUE[usize::from(digit)]);
+    let is_hex = (a | b | c | d) < 16;
+    is_hex.then(|| u32::from(a) << 12 | u32::from(b) << 8 | u32::from(c) << 4 | u32::from(d))
 }
+
+/// What a hex digit counts; 255 for any other byte.
+const HEX_VALUE: [u8; 256] = {
+    let mut values = [255; 256];
+    let mut value = 0;
+    while value < 16 {
+        values[b"0123456789ABCDEF"[value as usize] as usize] = value;
+        values[b"0123456789abcdef"[value as usize] as usize] = value;
+        value += 1;
+    }
+    values
+};
 
 impl<'a> FieldType<'a> for Text<'a> {
     fn decode(name: &'static str, value: Option<Text<'a>>) -> Result<Self, FieldError> {

@@ -100,26 +100,16 @@ impl PutFields for JsonFields<'_> {
 
 /// Appends decimal digits. `write!` goes through `fmt` and costs several times as much.
 pub(super) fn put_int(out: &mut Vec<u8>, value: i64) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    let mut rest = value.unsigned_abs();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    if value < 0 {
-        out.push(b'-');
-    }
-    out.extend_from_slice(&digits[at..]);
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
 fn put_escaped(out: &mut Vec<u8>, text: &str) {
     let mut rest = text.as_bytes();
     let special = |&byte: &u8| byte < 0x20 || byte == b'"' || byte == b'\\';
+    // Most texts have none, and the compiler makes vector code of a fold without an early end.
+    if !rest.iter().fold(false, |found, byte| found | special(byte)) {
+        return out.extend_from_slice(rest);
+    }
     while let Some(at) = rest.iter().position(special) {
         out.extend_from_slice(&rest[..at]);
         match rest[at] {
@@ -144,6 +134,19 @@ struct Span {
     start: usize,
     end: usize,
     escaped: bool,
+}
+
+impl FieldIndex {
+    #[inline]
+    fn new(name: Span, value: Span) -> Self {
+        Self {
+            name_start: name.start as u32,
+            name_len: (name.end - name.start) as u32,
+            value_start: value.start as u32,
+            value_len: (value.end - value.start) as u32,
+            escaped: value.escaped,
+        }
+    }
 }
 
 impl Span {
@@ -195,6 +198,13 @@ impl Reader<'_> {
         if self.peek() != Some(b'{') {
             return self.skip(0);
         }
+        // In Java's form as long as it lasts; what differs is read again, by the general way.
+        let start = self.at;
+        if self.plain_fields(index) {
+            return Ok(());
+        }
+        self.at = start;
+        index.clear();
         self.object(|reader, name| {
             if matches!(reader.peek(), Some(b'{' | b'[')) {
                 return reader.skip(0);
@@ -203,15 +213,46 @@ impl Reader<'_> {
             if index.len() == HEADER_FIELDS_MAX {
                 return Err(HeaderError::TooManyFields(HEADER_FIELDS_MAX));
             }
-            index.push(FieldIndex {
-                name_start: name.start as u32,
-                name_len: (name.end - name.start) as u32,
-                value_start: value.start as u32,
-                value_len: (value.end - value.start) as u32,
-                escaped: value.escaped,
-            });
+            index.push(FieldIndex::new(name, value));
             Ok(())
         })
+    }
+
+    /// Reads `{"name":"value",...}` without blanks; `false`, wherever it stands then, if that is
+    /// not what is there.
+    fn plain_fields(&mut self, index: &mut Vec<FieldIndex>) -> bool {
+        if self.bytes.get(self.at..self.at + 2) != Some(b"{\"") {
+            return false;
+        }
+        while index.len() < HEADER_FIELDS_MAX {
+            // Behind `{"` or `,"`.
+            let name = self.at + 2;
+            let name_len = plain_len(&self.bytes[name..]);
+            let colon = name + name_len;
+            if self.bytes.get(colon..colon + 3) != Some(b"\":\"") {
+                return false;
+            }
+            let value = colon + 3;
+            let mut end = value + plain_len(&self.bytes[value..]);
+            let escaped = self.bytes.get(end) == Some(&b'\\');
+            if escaped {
+                self.at = value - 1;
+                let Ok(span) = self.string() else { return false };
+                end = span.end;
+            }
+            let name = Span { start: name, end: colon, escaped: false };
+            index.push(FieldIndex::new(name, Span { start: value, end, escaped }));
+            self.at = end + 1;
+            match self.bytes.get(end..end + 3) {
+                Some(b"\",\"") => {}
+                Some([b'"', b'}', _]) => {
+                    self.at = end + 2;
+                    return true;
+                }
+                _ => return false,
+            }
+        }
+        false
     }
 
     /// A text, number or truth value; `None` for `null`.
@@ -232,7 +273,19 @@ impl Reader<'_> {
     }
 
     /// An integer, quoted or not; `null` counts as 0.
+    #[inline]
     fn int(&mut self) -> Result<i32, HeaderError> {
+        let digits = &self.bytes[self.at..];
+        let len = digits.iter().take(10).take_while(|byte| byte.is_ascii_digit()).count();
+        if (1..10).contains(&len) && matches!(digits.get(len), Some(b',' | b'}')) {
+            self.at += len;
+            return Ok(digits[..len].iter().fold(0, |int, byte| 10 * int + i32::from(byte - b'0')));
+        }
+        self.any_int()
+    }
+
+    #[cold]
+    fn any_int(&mut self) -> Result<i32, HeaderError> {
         let Some(span) = self.scalar()? else { return Ok(0) };
         let digits = std::str::from_utf8(&self.bytes[span.start..span.end]).unwrap_or_default();
         digits.parse().map_err(|_| self.error("an integer"))
@@ -307,7 +360,9 @@ impl Reader<'_> {
 
     #[inline]
     fn blanks(&mut self) {
-        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.peek() {
+        while self.bytes.get(self.at).is_some_and(|&byte| byte <= b' ')
+            && let Some(b' ' | b'\t' | b'\n' | b'\r') = self.peek()
+        {
             self.at += 1;
         }
     }
