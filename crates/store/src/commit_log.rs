@@ -21,7 +21,8 @@ use crate::watermark::Watermark;
 
 /// Bytes that a segment keeps for the blank record at its end.
 const BLANK_LEN: u64 = 8;
-/// How far ahead of the end memory is prepared. Twice what is written in 50 ms at 600 MB/s.
+/// How far ahead of the end memory is prepared, but at most a segment. Twice what is written in
+/// 50 ms at 600 MB/s.
 const AHEAD: u64 = 64 << 20;
 /// What is prepared at start and in one step.
 const SLICE: u64 = 4 << 20;
@@ -42,15 +43,18 @@ pub struct CommitLog {
     clock: Arc<dyn Clock>,
     mode: FlushMode,
     body_len_max: usize,
-    /// Serializes appends. Held for one memory copy, never across a system call, but where a new
-    /// segment was not prepared in time.
+    /// Serializes appends. Held for one memory copy, never across a system call, but where memory
+    /// was not prepared in time. Taken before `preparing`.
     tail: Mutex<Tail>,
     /// Mirrors the tail's end; below lie whole records only.
     end: AtomicU64,
     /// All bytes below are on the device.
     pub(crate) flushed: Watermark,
-    /// Memory below is prepared for writing.
+    /// Below, the log has space on the disk and pages in memory; appends stay below. Never below
+    /// `end`.
     prepared: AtomicU64,
+    /// Serializes what moves `prepared`.
+    preparing: Mutex<()>,
     /// Entries wait for dispatch.
     has_entries: AtomicBool,
     /// Wakes the flush service.
@@ -88,6 +92,7 @@ impl CommitLog {
             end: AtomicU64::new(0),
             flushed: Watermark::default(),
             prepared: AtomicU64::new(0),
+            preparing: Mutex::new(()),
             has_entries: AtomicBool::new(false),
             appended: Condvar::new(),
             unflushed: Mutex::new(false),
@@ -189,18 +194,18 @@ impl CommitLog {
             return Err(AppendError::NotWritable(reason.clone()));
         }
         let segment_len = self.segments.segment_len();
-        let not_writable = |error: Error| AppendError::NotWritable(error.to_string());
         if tail.file.is_none() {
-            let (file, place) = self.segments.locate_or_create(tail.end).map_err(not_writable)?;
+            let (file, place) = self.segments.locate_or_create(tail.end)?;
             tail.file = Some((file, tail.end - place));
         }
         let Some((file, start)) = &tail.file else { unreachable!("it was just set") };
         let left = start + segment_len - tail.end;
         if len + BLANK_LEN <= left {
-            return Ok(());
+            return Ok(self.prepare_to(tail.end + len)?);
         }
         let next = start + segment_len;
-        let (next_file, _) = self.segments.locate_or_create(next).map_err(not_writable)?;
+        self.prepare_to(next + len)?;
+        let (next_file, _) = self.segments.locate_or_create(next)?;
         let mut blank = [0; BLANK_LEN as usize];
         blank[..4].copy_from_slice(&(left as u32).to_be_bytes());
         blank[4..].copy_from_slice(&MAGIC_BLANK.to_be_bytes());
@@ -329,11 +334,29 @@ impl CommitLog {
 
     /// Prepares a slice ahead of the end; whether more is to be prepared.
     pub(crate) fn prepare(&self) -> Result<bool, Error> {
-        let end = self.end().0;
-        let from = self.prepared.load(Ordering::Relaxed).max(end);
-        if end + AHEAD <= from {
-            return Ok(false);
+        let ahead = AHEAD.min(self.segments.segment_len());
+        let _one = self.preparing.lock();
+        let is_behind = self.prepared.load(Ordering::Relaxed) < self.end().0 + ahead;
+        if is_behind {
+            self.prepare_slice()?;
         }
+        Ok(is_behind)
+    }
+
+    /// Prepares up to `to` at once, for an append that the prepare service was too slow for.
+    fn prepare_to(&self, to: u64) -> Result<(), Error> {
+        if to <= self.prepared.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let _one = self.preparing.lock();
+        while self.prepared.load(Ordering::Relaxed) < to {
+            self.prepare_slice()?;
+        }
+        Ok(())
+    }
+
+    fn prepare_slice(&self) -> Result<(), Error> {
+        let from = self.prepared.load(Ordering::Relaxed);
         let (file, place) = self.segments.locate_or_create(from)?;
         let to = (place + SLICE).min(file.len());
         file.prepare(place, to).map_err(Error::io(self.segments.path(from - place)))?;
@@ -341,8 +364,8 @@ impl CommitLog {
             // Converts the extents now, so that a later sync has no metadata to write.
             file.sync(place, to).map_err(Error::io(self.segments.path(from - place)))?;
         }
-        self.prepared.store(from + (to - place), Ordering::Relaxed);
-        Ok(true)
+        self.prepared.store(from + (to - place), Ordering::Release);
+        Ok(())
     }
 
     /// Removes segments that were made ahead and hold nothing.

@@ -53,6 +53,9 @@ pub trait DiskFile: Send + Sync {
     fn sync(&self, from: u64, to: u64) -> io::Result<()>;
     /// Makes the range zeros.
     fn zero(&self, from: u64, to: u64) -> io::Result<()>;
+    /// Gives the range disk space. Writing where there is none ends the process when the disk is
+    /// full, so nobody writes without.
+    fn allocate(&self, from: u64, to: u64) -> io::Result<()>;
     /// Gives the range memory and disk space, so that writing it neither waits nor fails.
     fn prepare(&self, from: u64, to: u64) -> io::Result<()>;
 }
@@ -221,12 +224,20 @@ impl DiskFile for MappedFile {
         Ok(rustix::fs::fallocate(&self.file, hole, from, to - from)?)
     }
 
+    fn allocate(&self, from: u64, to: u64) -> io::Result<()> {
+        let to = to.min(self.len);
+        if to <= from {
+            return Ok(());
+        }
+        Ok(rustix::fs::fallocate(&self.file, FallocateFlags::empty(), from, to - from)?)
+    }
+
     fn prepare(&self, from: u64, to: u64) -> io::Result<()> {
         let to = to.min(self.len);
         if to <= from {
             return Ok(());
         }
-        rustix::fs::fallocate(&self.file, FallocateFlags::empty(), from, to - from)?;
+        self.allocate(from, to)?;
         let advice = memmap2::Advice::PopulateWrite;
         match self.map.advise_range(advice, from as usize, (to - from) as usize) {
             // An old kernel: the first write of each page waits instead.

@@ -21,6 +21,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// There is no room on the disk.
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull)
+    }
+
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { path, source }
@@ -44,12 +50,23 @@ pub enum AppendError {
     // The operator can act.
     #[error("service not available now: {0}")]
     NotWritable(String),
+    /// For as long as the disk is; nothing has to be restarted.
+    #[error("service not available now: the broker's disk is full ({0}); make room")]
+    DiskFull(String),
+}
+
+impl From<Error> for AppendError {
+    fn from(error: Error) -> Self {
+        let is_full = error.is_disk_full();
+        let reason = error.to_string();
+        if is_full { Self::DiskFull(reason) } else { Self::NotWritable(reason) }
+    }
 }
 
 impl AppendError {
     /// The message itself is at fault; another try is in vain.
     #[must_use]
     pub fn is_illegal_message(&self) -> bool {
-        !matches!(self, Self::NotWritable(_))
+        !matches!(self, Self::NotWritable(_) | Self::DiskFull(_))
     }
 }

@@ -1,0 +1,479 @@
+//! A disk in memory: keeps what was synced. In a crash it loses, tears and reorders the rest; it
+//! fills up, and its syncs fail when asked to.
+//!
+//! What a device keeps of a file is counted in sectors: of those written since the last sync, each
+//! may have reached the device or not. Names (create, remove, rename) reach it in order, as in a
+//! journaling file system: a crash cuts the row off anywhere, and a sync of a file keeps the row
+//! up to the file's own creation.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use apogee_store::disk::Entry;
+use apogee_store::{Disk, DiskFile};
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+const SECTOR: usize = 512;
+/// The unit in which space is given out.
+const PAGE: usize = 4096;
+
+type FileId = u64;
+type Names = BTreeMap<PathBuf, FileId>;
+
+/// What goes wrong beside crashes.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Faults {
+    /// One of so many syncs fails; 0 for never. What it was to keep is kept in part, and the
+    /// rest counts as kept from then on: as Linux does after an error of the device.
+    pub failed_sync_one_in: u32,
+    /// Bytes that fit on the disk; 0 for no limit.
+    pub capacity: u64,
+}
+
+/// The disk. Clones are handles of the same one.
+#[derive(Clone)]
+pub struct SimDisk {
+    state: Arc<Mutex<State>>,
+}
+
+struct State {
+    files: BTreeMap<FileId, Content>,
+    next_id: FileId,
+    /// What processes see, and what the device would show after a crash.
+    names: Names,
+    kept_names: Names,
+    /// Changes of names that the device may not have, in order.
+    journal: Vec<Change>,
+    locks: BTreeSet<PathBuf>,
+    /// Rises with each death of the process, whose locks end with it.
+    generation: u64,
+    random: fastrand::Rng,
+    faults: Faults,
+}
+
+#[derive(Clone)]
+enum Change {
+    Name(PathBuf, FileId),
+    Remove(PathBuf),
+}
+
+/// A file's bytes as processes see them and as the device has them; of the same length.
+struct Content {
+    now: Vec<u8>,
+    kept: Vec<u8>,
+    /// Sectors where the two may differ.
+    dirty: BTreeSet<usize>,
+    /// Pages that have space on the disk.
+    allocated: BTreeSet<usize>,
+}
+
+impl Content {
+    fn zeros(len: usize) -> Self {
+        let (dirty, allocated) = (BTreeSet::new(), BTreeSet::new());
+        Self { now: vec![0; len], kept: vec![0; len], dirty, allocated }
+    }
+
+    fn keep_sector(&mut self, sector: usize) {
+        let range = sector * SECTOR..self.now.len().min((sector + 1) * SECTOR);
+        self.kept[range.clone()].copy_from_slice(&self.now[range]);
+    }
+
+    fn note_dirty(&mut self, from: usize, to: usize) {
+        self.dirty.extend(from / SECTOR..to.div_ceil(SECTOR));
+    }
+}
+
+impl SimDisk {
+    #[must_use]
+    pub fn new(seed: u64, faults: Faults) -> Self {
+        let state = State {
+            files: BTreeMap::new(),
+            next_id: 1,
+            names: Names::new(),
+            kept_names: Names::new(),
+            journal: Vec::new(),
+            locks: BTreeSet::new(),
+            generation: 0,
+            random: fastrand::Rng::with_seed(seed),
+            faults,
+        };
+        Self { state: Arc::new(Mutex::new(state)) }
+    }
+
+    pub fn set_faults(&self, faults: Faults) {
+        self.state.lock().faults = faults;
+    }
+
+    /// The process dies; what it wrote is in the memory of the operating system.
+    pub fn kill(&self) {
+        let mut state = self.state.lock();
+        state.locks.clear();
+        state.generation += 1;
+    }
+
+    /// The power fails: only the device's content is left, and of what was on its way any part.
+    pub fn crash(&self) {
+        self.kill();
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        let kept = state.random.usize(0..=state.journal.len());
+        state.commit(kept);
+        state.journal.clear();
+        state.names = state.kept_names.clone();
+        let named: BTreeSet<FileId> = state.names.values().copied().collect();
+        state.files.retain(|id, _| named.contains(id));
+        for content in state.files.values_mut() {
+            for sector in std::mem::take(&mut content.dirty) {
+                if state.random.bool() {
+                    content.keep_sector(sector);
+                }
+            }
+            content.now.copy_from_slice(&content.kept);
+        }
+    }
+
+    /// The operating system writes something back without being asked.
+    pub fn write_back(&self) {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        for content in state.files.values_mut() {
+            let written: Vec<_> =
+                content.dirty.iter().copied().filter(|_| state.random.bool()).collect();
+            for sector in written {
+                content.keep_sector(sector);
+                content.dirty.remove(&sector);
+            }
+        }
+    }
+
+    /// All bytes of a file, for a test that looks at them.
+    #[must_use]
+    pub fn content(&self, path: &Path) -> Option<Vec<u8>> {
+        self.state.lock().find(path).map(|content| content.now.clone())
+    }
+}
+
+impl State {
+    fn find(&self, path: &Path) -> Option<&Content> {
+        self.files.get(self.names.get(path)?)
+    }
+
+    fn create(&mut self, path: &Path, content: Content) -> FileId {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.files.insert(id, content);
+        self.change(Change::Name(path.to_owned(), id));
+        id
+    }
+
+    fn change(&mut self, change: Change) {
+        apply(&mut self.names, &change);
+        self.journal.push(change);
+    }
+
+    /// The device has the first `count` changes of the journal.
+    fn commit(&mut self, count: usize) {
+        for change in self.journal.drain(..count) {
+            apply(&mut self.kept_names, &change);
+        }
+    }
+
+    /// Commits what a sync of the file implies: its own name, and what came before that.
+    fn commit_creation(&mut self, id: FileId) {
+        let created = |change: &Change| matches!(change, Change::Name(_, named) if *named == id);
+        if let Some(at) = self.journal.iter().rposition(created) {
+            self.commit(at + 1);
+        }
+    }
+
+    fn used(&self) -> u64 {
+        let named = self.names.values().filter_map(|id| self.files.get(id));
+        named.map(|content| (content.allocated.len() * PAGE) as u64).sum()
+    }
+
+    /// Gives pages space, or says that there is none.
+    fn allocate(&mut self, id: FileId, from: usize, to: usize) -> io::Result<()> {
+        let pages = from / PAGE..to.div_ceil(PAGE);
+        let Some(content) = self.files.get(&id) else { return Ok(()) };
+        let missing = pages.clone().filter(|page| !content.allocated.contains(page)).count();
+        let capacity = self.faults.capacity;
+        if 0 < missing && capacity != 0 && capacity < self.used() + (missing * PAGE) as u64 {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        if let Some(content) = self.files.get_mut(&id) {
+            content.allocated.extend(pages);
+        }
+        Ok(())
+    }
+}
+
+fn apply(names: &mut Names, change: &Change) {
+    match change {
+        Change::Name(path, id) => drop(names.insert(path.clone(), *id)),
+        Change::Remove(path) => drop(names.remove(path)),
+    }
+}
+
+impl Disk for SimDisk {
+    fn open(&self, path: &Path, len: u64) -> io::Result<Arc<dyn DiskFile>> {
+        let mut state = self.state.lock();
+        let id = match state.names.get(path) {
+            Some(id) => *id,
+            None => state.create(path, Content::zeros(len as usize)),
+        };
+        if let Some(content) = state.files.get_mut(&id) {
+            content.now.resize(len as usize, 0);
+            content.kept.resize(len as usize, 0);
+        }
+        Ok(Arc::new(SimFile { state: Arc::clone(&self.state), id, len }))
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
+        let state = self.state.lock();
+        let mut entries = BTreeMap::new();
+        for (path, id) in &state.names {
+            let Ok(inner) = path.strip_prefix(dir) else { continue };
+            let mut parts = inner.iter();
+            let Some(name) = parts.next().and_then(|name| name.to_str()) else { continue };
+            let is_dir = parts.next().is_some();
+            let len = state.files.get(id).map_or(0, |content| content.now.len() as u64);
+            entries.insert(name.to_owned(), (is_dir, if is_dir { 0 } else { len }));
+        }
+        let entry = |(name, (is_dir, len))| Entry { name, is_dir, len };
+        Ok(entries.into_iter().map(entry).collect())
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {
+        Ok(self.content(path))
+    }
+
+    fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let mut content = Content::zeros(bytes.len());
+        content.now.copy_from_slice(bytes);
+        content.kept.copy_from_slice(bytes);
+        let id = state.next_id;
+        state.next_id += 1;
+        state.files.insert(id, content);
+        if let Err(full) = state.allocate(id, 0, bytes.len()) {
+            state.files.remove(&id);
+            return Err(full);
+        }
+        state.change(Change::Name(path.to_owned(), id));
+        let all = state.journal.len();
+        state.commit(all);
+        Ok(())
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let id = *state.names.get(from).ok_or(io::ErrorKind::NotFound)?;
+        state.change(Change::Name(to.to_owned(), id));
+        state.change(Change::Remove(from.to_owned()));
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let gone: Vec<_> =
+            state.names.keys().filter(|name| name.starts_with(path)).cloned().collect();
+        gone.into_iter().for_each(|name| state.change(Change::Remove(name)));
+        Ok(())
+    }
+
+    fn used_ratio(&self, _path: &Path) -> io::Result<f64> {
+        let state = self.state.lock();
+        Ok(match state.faults.capacity {
+            0 => 0.0,
+            capacity => state.used() as f64 / capacity as f64,
+        })
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
+        let mut state = self.state.lock();
+        if !state.locks.insert(path.to_owned()) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let generation = state.generation;
+        Ok(Box::new(Lock { state: Arc::clone(&self.state), path: path.to_owned(), generation }))
+    }
+}
+
+struct Lock {
+    state: Arc<Mutex<State>>,
+    path: PathBuf,
+    generation: u64,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        let mut state = self.state.lock();
+        if state.generation == self.generation {
+            state.locks.remove(&self.path);
+        }
+    }
+}
+
+struct SimFile {
+    state: Arc<Mutex<State>>,
+    id: FileId,
+    len: u64,
+}
+
+impl SimFile {
+    /// Looks at the content; a file that was removed while it was open reads as zeros.
+    fn with<T>(&self, look: impl FnOnce(&[u8]) -> T) -> T {
+        let state = self.state.lock();
+        match state.files.get(&self.id) {
+            Some(content) => look(&content.now),
+            None => look(&vec![0; self.len as usize]),
+        }
+    }
+}
+
+impl DiskFile for SimFile {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn write_at(&self, at: u64, bytes: &[u8]) {
+        let (from, to) = (at as usize, at as usize + bytes.len());
+        assert!(to as u64 <= self.len, "{at} + {} lies outside {}", bytes.len(), self.len);
+        let mut state = self.state.lock();
+        let space = state.allocate(self.id, from, to);
+        assert!(space.is_ok(), "written where the full disk has no space: SIGBUS on a real one");
+        let Some(content) = state.files.get_mut(&self.id) else { return };
+        content.now[from..to].copy_from_slice(bytes);
+        content.note_dirty(from, to);
+    }
+
+    fn read_at(&self, at: u64, out: &mut [u8]) {
+        self.with(|bytes| out.copy_from_slice(&bytes[at as usize..at as usize + out.len()]));
+    }
+
+    fn append_to(&self, at: u64, len: usize, out: &mut Vec<u8>) {
+        self.with(|bytes| out.extend_from_slice(&bytes[at as usize..at as usize + len]));
+    }
+
+    fn slice(&self, at: u64, len: usize) -> Bytes {
+        self.with(|bytes| Bytes::copy_from_slice(&bytes[at as usize..at as usize + len]))
+    }
+
+    fn sync(&self, from: u64, to: u64) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        let one_in = state.faults.failed_sync_one_in;
+        let fails = one_in != 0 && state.random.u32(0..one_in) == 0;
+        if let Some(content) = state.files.get_mut(&self.id) {
+            let sectors = from as usize / SECTOR..(to as usize).div_ceil(SECTOR);
+            let dirty: Vec<usize> = content.dirty.range(sectors).copied().collect();
+            for sector in dirty {
+                content.dirty.remove(&sector);
+                if !fails || state.random.bool() {
+                    content.keep_sector(sector);
+                }
+            }
+        }
+        if fails {
+            return Err(io::Error::other("the device failed"));
+        }
+        state.commit_creation(self.id);
+        Ok(())
+    }
+
+    fn zero(&self, from: u64, to: u64) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let Some(content) = state.files.get_mut(&self.id) else { return Ok(()) };
+        let (from, to) = (from as usize, (to as usize).max(from as usize));
+        content.now[from..to].fill(0);
+        content.note_dirty(from, to);
+        let pages = from.div_ceil(PAGE)..to / PAGE;
+        content.allocated.retain(|page| !pages.contains(page));
+        Ok(())
+    }
+
+    fn prepare(&self, from: u64, to: u64) -> io::Result<()> {
+        self.allocate(from, to)
+    }
+
+    fn allocate(&self, from: u64, to: u64) -> io::Result<()> {
+        let to = to.min(self.len);
+        if to <= from {
+            return Ok(());
+        }
+        self.state.lock().allocate(self.id, from as usize, to as usize)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(disk: &SimDisk, path: &Path) -> Vec<u8> {
+        disk.content(path).unwrap_or_default()
+    }
+
+    #[test]
+    fn what_was_synced_survives_and_the_rest_is_torn_at_sectors() {
+        let path = Path::new("/f");
+        let mut seen = BTreeSet::new();
+        for seed in 0..64 {
+            let disk = SimDisk::new(seed, Faults::default());
+            let file = disk.open(path, 4096).unwrap();
+            file.write_at(0, &[1; 1024]);
+            file.sync(0, 1024).unwrap();
+            file.write_at(512, &[2; 1024]);
+            disk.crash();
+            let bytes = written(&disk, path);
+            assert_eq!(bytes[..512], [1; 512]);
+            seen.insert((bytes[512], bytes[1024]));
+            assert!(bytes[1536..].iter().all(|byte| *byte == 0));
+        }
+        assert_eq!(seen.len(), 4, "every combination of two sectors is met: {seen:?}");
+    }
+
+    #[test]
+    fn names_are_kept_in_order_and_by_the_sync_of_their_file() {
+        let mut seen = BTreeSet::new();
+        for seed in 0..64 {
+            let disk = SimDisk::new(seed, Faults::default());
+            let a = disk.open(Path::new("/d/a"), 512).unwrap();
+            let _b = disk.open(Path::new("/d/b"), 512).unwrap();
+            a.sync(0, 512).unwrap();
+            disk.remove(Path::new("/d/a")).unwrap();
+            disk.crash();
+            let names = disk.list(Path::new("/d")).unwrap();
+            seen.insert(names.into_iter().map(|entry| entry.name).collect::<String>());
+        }
+        assert_eq!(seen, BTreeSet::from(["a", "ab", "b"].map(str::to_owned)));
+    }
+
+    #[test]
+    fn a_full_disk_refuses_to_prepare_and_a_removed_file_makes_room() {
+        let faults = Faults { capacity: 8192, ..Faults::default() };
+        let disk = SimDisk::new(1, faults);
+        let a = disk.open(Path::new("/a"), 8192).unwrap();
+        let b = disk.open(Path::new("/b"), 4096).unwrap();
+        a.prepare(0, 8192).unwrap();
+        assert_eq!(b.prepare(0, 1).unwrap_err().kind(), io::ErrorKind::StorageFull);
+        disk.remove(Path::new("/a")).unwrap();
+        b.prepare(0, 1).unwrap();
+    }
+
+    #[test]
+    fn a_lock_ends_with_its_holder_or_with_the_process() {
+        let disk = SimDisk::new(1, Faults::default());
+        let path = Path::new("/lock");
+        let lock = disk.lock(path).unwrap();
+        assert!(disk.lock(path).is_err());
+        disk.kill();
+        let second = disk.lock(path).unwrap();
+        drop(lock);
+        assert!(disk.lock(path).is_err());
+        drop(second);
+        assert!(disk.lock(path).is_ok());
+    }
+}
