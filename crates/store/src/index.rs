@@ -112,11 +112,13 @@ impl Index {
                 let setting = "maxHashSlotNum or maxIndexNum";
                 return Err(Error::WrongLength { path, found, expected, setting });
             }
-            is_damaged |= file.as_ref().is_some_and(|it| !index.is_sound(it, unclean.is_none()));
-            match file.filter(|it| !is_damaged && 1 < it.header.next_entry) {
+            // Those that follow go too: what is built again has to be in the order of the log.
+            file = file.filter(|it| !is_damaged && index.is_sound(it, unclean.is_none()));
+            is_damaged |= file.is_none();
+            match file {
                 Some(file) => index.files.lock().push(file),
                 None => {
-                    tracing::error!(?path, "an index file is empty or damaged: removed");
+                    tracing::error!(?path, "an index file is damaged, or one before it: removed");
                     index.disk.remove(&path).map_err(Error::io(&path))?;
                 }
             }
@@ -276,12 +278,13 @@ impl Index {
     fn is_sound(&self, file: &IndexFile, was_clean: bool) -> bool {
         let it = &file.header;
         let last = it.next_entry - 1;
-        it.next_entry <= self.entry_count_max
+        0 < last
+            && it.next_entry <= self.entry_count_max
             && it.used_slots <= last
             && 0 <= it.begin_ms
             && it.begin_ms <= it.end_ms
             && it.begin_at <= it.end_at
-            && (last == 0 || !was_clean || file.entry(self.slot_count, last).at == it.end_at)
+            && (!was_clean || file.entry(self.slot_count, last).at == it.end_at)
     }
 
     fn create(&self, now: Millis, before: Option<(u64, Header)>) -> Result<IndexFile, Error> {

@@ -11,12 +11,14 @@ use apogee_store::{Error, FlushMode, ReadLimits, RealDisk, Settings, Store, Unit
 use apogee_types::record::Record;
 use apogee_types::{Clock, LogOffset, Message, Millis, QueueId, QueueOffset, SysFlag, tags};
 
-/// A clock that goes on by a millisecond each time it is asked.
-pub struct Ticking(AtomicI64);
+/// A clock that goes on by a millisecond each time it is asked, over all stores of a test.
+struct Ticking;
+
+static NOW_MS: AtomicI64 = AtomicI64::new(1_800_000_000_000);
 
 impl Clock for Ticking {
     fn now_ms(&self) -> Millis {
-        self.0.fetch_add(1, Ordering::Relaxed)
+        NOW_MS.fetch_add(1, Ordering::Relaxed)
     }
 }
 
@@ -32,7 +34,7 @@ pub fn settings(root: &Path) -> Settings {
 }
 
 pub fn open_with(settings: Settings) -> Result<Store, Error> {
-    Store::open(Arc::new(RealDisk), Arc::new(Ticking(1_800_000_000_000.into())), settings)
+    Store::open(Arc::new(RealDisk), Arc::new(Ticking), settings)
 }
 
 pub fn open(root: &Path) -> Store {
