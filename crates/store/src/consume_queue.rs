@@ -190,24 +190,43 @@ impl ConsumeQueue {
         self.segments.truncate(keep.0 * UNIT_LEN)
     }
 
-    /// Hides the units whose records were deleted: those below `log_min`.
-    pub(crate) fn raise_min(&self, log_min: LogOffset) {
+    /// Hides the units whose records were deleted, those below `log_min`, and removes the files
+    /// that hold no other; never the last. Spec `store.md` 10.
+    pub(crate) fn raise_min(&self, log_min: LogOffset) -> Result<(), Error> {
+        let min = self.first_from(log_min);
+        self.min.store(min, Ordering::Release);
+        let len = self.segments.segment_len();
+        loop {
+            let (start, after) = self.segments.bounds();
+            if after <= start + len || min * UNIT_LEN < start + len {
+                return Ok(());
+            }
+            self.segments.remove_first()?;
+        }
+    }
+
+    /// The device is known to have the units of all records below `log_end`.
+    pub(crate) fn set_flushed(&self, log_end: LogOffset) {
+        self.flushed.store(self.first_from(log_end), Ordering::Relaxed);
+    }
+
+    /// The first unit of a record at or above `at`.
+    fn first_from(&self, at: LogOffset) -> u64 {
         let bounds = self.bounds();
         let (mut low, mut high) = (bounds.start.0, bounds.end.0);
         // Of a filler the message that follows tells.
         let message_at = |offset| self.unit_at(offset).filter(Unit::is_message);
-        let is_gone = |offset| {
-            (offset..bounds.end.0).find_map(message_at).is_none_or(|unit| unit.at < log_min)
-        };
+        let is_below =
+            |offset| (offset..bounds.end.0).find_map(message_at).is_none_or(|unit| unit.at < at);
         while low < high {
             let middle = low + (high - low) / 2;
-            if is_gone(middle) {
+            if is_below(middle) {
                 low = middle + 1;
             } else {
                 high = middle;
             }
         }
-        self.min.store(low, Ordering::Release);
+        low
     }
 
     fn unit_at(&self, offset: u64) -> Option<Unit> {

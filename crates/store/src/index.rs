@@ -305,8 +305,9 @@ impl Index {
         let file = self.disk.open(&path, self.file_len()).map_err(Error::io(&path))?;
         let mut bytes = [0; HEADER_LEN as usize];
         file.read_at(0, &mut bytes);
-        // What another process left in memory need not be on the device.
-        Ok(IndexFile { path, number, file, header: Header::decode(&bytes), synced: 1 })
+        let header = Header::decode(&bytes);
+        // Of an old file only what the device is known to have will be kept.
+        Ok(IndexFile { path, number, file, header, synced: header.next_entry })
     }
 }
 
@@ -374,6 +375,7 @@ impl IndexFile {
         let second_end = header.begin_ms + i64::from(last.seconds) * 1000 + 999;
         header.end_ms = header.end_ms.min(second_end);
         self.file.write_at(0, &header.encode());
+        self.synced = 1;
     }
 
     fn slot(&self, slot: u32) -> u32 {

@@ -108,6 +108,8 @@ pub(crate) fn recover(
             noted.max(queued).max(indexed.unwrap_or_default())
         },
     };
+    let on_device = if was_unclean { noted } else { queued };
+    queues.iter().for_each(|queue| queue.set_flushed(on_device));
     let first = store.log.segments.bounds().0;
     let mut from = start(store, known.dispatched.min(known.indexed).0);
     let mut scanned = scan(store, from, &known, first < from)?;
@@ -133,7 +135,7 @@ pub(crate) fn recover(
     cut(store, end.0)?;
     for queue in store.queues.all() {
         queue.truncate(end)?;
-        queue.raise_min(LogOffset(first));
+        queue.raise_min(LogOffset(first))?;
     }
     if let Some(index) = &store.index {
         index.truncate(end)?;

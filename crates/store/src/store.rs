@@ -177,10 +177,8 @@ impl Store {
             _lock: lock,
         };
         store.recovery = crate::recovery::recover(&store, &known, was_unclean)?;
-        if was_unclean {
-            // So that another crash does not begin where this one did.
-            store.save_checkpoint(true)?;
-        }
+        // So that a crash does not begin where the last one did, or know only what Apache noted.
+        store.save_checkpoint(true)?;
         store
             .disk
             .replace(&abort, std::process::id().to_string().as_bytes())
@@ -291,7 +289,7 @@ impl Store {
         let Some(newest) = self.dispatching.lock().newest else { return Ok(()) };
         let is_idle = newest.at == known.queues_at;
         let is_far = known.index.end.plus(INDEX_BEHIND_MAX) <= newest.end;
-        if is_idle && newest.end == known.index.end {
+        if is_idle && (self.index.is_none() || newest.end == known.index.end) {
             return Ok(());
         }
         self.save_checkpoint(is_idle || is_far)

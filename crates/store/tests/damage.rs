@@ -293,6 +293,28 @@ fn a_topic_that_was_deleted_stays_so_after_a_clean_stop() {
     assert_eq!(found.iter().map(|it| it.at).collect::<Vec<_>>(), [again.at]);
 }
 
+#[test]
+fn of_a_topic_that_was_made_again_the_later_messages_are_kept_after_a_crash() {
+    for lose_the_queue in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path());
+        (0..COUNT).for_each(|number| drop(send(&store, number)));
+        store.delete_topic("topic1").unwrap();
+        let again: Vec<_> = (0..60).map(|number| send(&store, number)).collect();
+        drop(store);
+        if lose_the_queue {
+            std::fs::remove_dir_all(dir.path().join("consumequeue/topic1")).unwrap();
+        }
+        let store = open(dir.path());
+        for queue in [0, 1].map(|id| QueueId::from_wire(id).unwrap()) {
+            let is_of_queue = |it: &&Sent| it.topic == "topic1" && it.queue == queue;
+            let expected: Vec<_> = again.iter().filter(is_of_queue).map(|it| it.at).collect();
+            let found = common::read_all(&store, "topic1", queue);
+            assert_eq!(found.iter().map(|it| it.at).collect::<Vec<_>>(), expected);
+        }
+    }
+}
+
 // The index.
 
 fn index_files(filled: &Filled) -> Vec<std::path::PathBuf> {
@@ -442,6 +464,9 @@ fn queues_whose_records_are_too_old_keep_their_end() {
     store.delete_older(i64::MAX, 100).unwrap();
     assert!(idle.at < store.log_min());
     let end = idle.offset.plus(1);
+    // Of its files only the last one is left.
+    let dir_of_queue = dir.path().join("consumequeue/topic0").join(idle.queue.to_string());
+    assert_eq!(files(&dir_of_queue).len(), 1);
     assert_eq!(store.queue_bounds(&idle.topic, idle.queue), end..end);
     drop(store);
     for _ in 0..3 {
@@ -558,6 +583,19 @@ fn after_a_crash_the_log_is_read_from_the_checkpoint_on() {
     let last = sent.last().unwrap().at.0;
     assert_eq!(store.recovery().from, LogOffset(last - last % (64 << 10)));
     check_goes_on(store, dir.path(), sent);
+}
+
+#[test]
+fn the_checkpoint_goes_on_while_messages_come() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    // Nobody flushes the log between a message and the checkpoint.
+    let last = (0..COUNT).map(|number| send(&store, number)).last().unwrap();
+    store.checkpoint_step().unwrap();
+    drop(store);
+    let checkpoint = std::fs::read(dir.path().join("checkpoint")).unwrap();
+    let queues_at = u64::from_be_bytes(checkpoint[40..48].try_into().unwrap());
+    assert_eq!(LogOffset(queues_at), last.at);
 }
 
 #[test]

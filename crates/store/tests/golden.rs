@@ -173,6 +173,19 @@ fn a_store_that_4_9_7_left_unclean_is_served_whole_and_left_as_it_is() {
 }
 
 #[test]
+fn a_kill_right_after_a_takeover_changes_nothing() {
+    for name in ["apache-5.5.0", "apache-4.9.7-unclean"] {
+        let golden = Golden::unpack(name);
+        let before = golden.bytes();
+        drop(golden.open());
+        let store = golden.open();
+        golden.check(&store);
+        drop(store);
+        assert_eq!(golden.bytes(), before);
+    }
+}
+
+#[test]
 fn an_unclean_store_without_queues_and_index_is_built_again_as_it_was() {
     let golden = Golden::unpack("apache-4.9.7-unclean");
     let before = golden.bytes();
