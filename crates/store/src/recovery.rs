@@ -189,37 +189,44 @@ fn scan(store: &Store, start: u64, known: &Known, stop_at_gap: bool) -> Result<S
         Scanned { end: start, last_ms: 0, record_count: 0, newest: None, has_gap: false };
     while let Some((file, place)) = store.log.segments.locate(scanned.end) {
         let is_damage = scanned.end < known.intact.0;
-        match next(&*file, place, scanned.end) {
-            Found::Flipped(_) if !is_damage => break,
-            Found::Record(bytes) | Found::Flipped(bytes) => {
-                let record = Record::parse(&bytes).expect("it was just read");
-                if let Err(error) = record.check_body() {
-                    tracing::error!(at = scanned.end, topic = record.topic, queue = %record.queue_id,
-                        offset = %record.queue_offset, %error, "a message is damaged; it is kept");
-                }
-                if redispatch(store, &record, known, stop_at_gap)? == Outcome::Gap {
-                    scanned.has_gap = true;
-                    break;
-                }
-                scanned.last_ms = scanned.last_ms.max(record.stored_ms);
-                scanned.end += record.len as u64;
-                scanned.record_count += 1;
-                scanned.newest = Some(Dispatched {
-                    at: record.at,
-                    end: LogOffset(scanned.end),
-                    stored_ms: record.stored_ms,
-                });
+        let bytes = match next(&*file, place, scanned.end) {
+            Found::Record(bytes) => bytes,
+            Found::Flipped(bytes) if is_damage => {
+                report_flipped(&bytes);
+                bytes
             }
-            Found::Blank => scanned.end += segment_len - place,
+            Found::Blank => {
+                scanned.end += segment_len - place;
+                continue;
+            }
             Found::Nothing if is_damage => {
                 let Some(to) = find_next(store, scanned.end + 1, known.intact.0) else { break };
                 tracing::error!(from = scanned.end, to, "the log is damaged: these bytes are lost");
                 scanned.end = to;
+                continue;
             }
-            Found::Nothing => break,
+            Found::Flipped(_) | Found::Nothing => break,
+        };
+        let record = Record::parse(&bytes).expect("it was just read");
+        if redispatch(store, &record, known, stop_at_gap)? == Outcome::Gap {
+            scanned.has_gap = true;
+            break;
         }
+        scanned.last_ms = scanned.last_ms.max(record.stored_ms);
+        scanned.end += record.len as u64;
+        scanned.record_count += 1;
+        let (at, end) = (record.at, LogOffset(scanned.end));
+        scanned.newest = Some(Dispatched { at, end, stored_ms: record.stored_ms });
     }
     Ok(scanned)
+}
+
+fn report_flipped(bytes: &[u8]) {
+    let Ok(record) = Record::parse(bytes) else { return };
+    let (at, topic, queue, offset) =
+        (record.at, record.topic, record.queue_id, record.queue_offset);
+    tracing::error!(%at, topic, %queue, %offset,
+        "a message does not match its checksum: it is kept as it is");
 }
 
 /// The next place from `from` on, below `to`, where a record or a blank one starts.
@@ -229,17 +236,16 @@ fn find_next(store: &Store, from: u64, to: u64) -> Option<u64> {
         let (file, place) = store.log.segments.locate(at)?;
         let bytes = file.slice(place, (file.len() - place) as usize);
         let magics = [MAGIC_V1, MAGIC_V2, MAGIC_BLANK].map(u32::to_be_bytes);
-        let is_start = |ahead: &usize| {
-            magics.iter().any(|magic| bytes[*ahead..].get(4..8) == Some(magic))
-                && !matches!(
-                    next(&*file, place + *ahead as u64, at + *ahead as u64),
-                    Found::Nothing
-                )
+        let is_start = |ahead: &u64| {
+            let magic = bytes.get(*ahead as usize + 4..*ahead as usize + 8);
+            magics.iter().any(|it| magic == Some(it))
+                && !matches!(next(&*file, place + ahead, at + ahead), Found::Nothing)
         };
-        if let Some(ahead) = (0..bytes.len()).find(is_start) {
-            return Some(at + ahead as u64).filter(|found| *found < to);
+        let len = bytes.len() as u64;
+        if let Some(ahead) = (0..len.min(to - at)).find(is_start) {
+            return Some(at + ahead);
         }
-        at += bytes.len() as u64;
+        at += len;
     }
     None
 }

@@ -10,7 +10,7 @@ use apogee_types::{Clock, LogOffset, Message, Millis, QueueId, QueueOffset};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::checkpoint::CheckpointFile;
+use crate::checkpoint::{CheckpointFile, IndexMark};
 use crate::commit_log::{CommitLog, Entry};
 use crate::consume_queue::ConsumeQueue;
 use crate::disk::Disk;
@@ -319,6 +319,9 @@ impl Store {
         if let (Some(index), Some((mark, end_ms))) = (&self.index, index_mark) {
             index.flush()?;
             (known.index, known.index_ms) = (mark, end_ms);
+        }
+        if self.index.is_none() {
+            known.index = IndexMark::default();
         }
         self.checkpoint.save(&known)
     }

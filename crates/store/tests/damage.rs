@@ -4,13 +4,15 @@
 
 mod common;
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use apogee_store::{Documents, Error, FlushMode, RealDisk, Settings};
+use apogee_store::{Disk, DiskFile, Documents, Error, FlushMode, RealDisk, Settings, disk};
 use apogee_types::{LogOffset, QueueId};
 use common::{
-    COUNT, Filled, Sent, check_goes_on, check_gone, check_served, files, open, open_with,
+    COUNT, Filled, Sent, check_goes_on, check_gone, check_served, files, open, open_on, open_with,
     overwrite, send, settings,
 };
 
@@ -555,6 +557,65 @@ fn a_store_is_opened_once() {
     check_served(&store, &filled.sent);
     drop(store);
     filled.open();
+}
+
+/// A disk that makes no more queue files once it is told so.
+#[derive(Default)]
+struct Failing {
+    fails: AtomicBool,
+}
+
+impl Disk for Failing {
+    fn open(&self, path: &Path, len: u64) -> io::Result<Arc<dyn DiskFile>> {
+        let is_queue = path.to_string_lossy().contains("consumequeue");
+        if is_queue && self.fails.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        RealDisk.open(path, len)
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<disk::Entry>> {
+        RealDisk.list(dir)
+    }
+    fn read(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {
+        RealDisk.read(path)
+    }
+    fn replace(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        RealDisk.replace(path, content)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove(path)
+    }
+    fn used_ratio(&self, path: &Path) -> io::Result<f64> {
+        RealDisk.used_ratio(path)
+    }
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
+        RealDisk.lock(path)
+    }
+}
+
+#[test]
+fn a_message_that_did_not_get_into_its_queue_gets_there_at_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Arc::new(Failing::default());
+    let store = open_on(Arc::clone(&disk) as _, settings(dir.path())).unwrap();
+    let mut sent: Vec<_> = (0..100).map(|number| send(&store, number)).collect();
+    disk.fails.store(true, Ordering::Relaxed);
+    for number in 100.. {
+        if store.check_writable().is_err() {
+            break;
+        }
+        sent.push(send(&store, number));
+    }
+    let lost = sent.last().unwrap();
+    assert_eq!(store.unit(&lost.topic, lost.queue, lost.offset), None);
+    store.checkpoint_step().unwrap();
+    store.close().unwrap();
+    drop(store);
+    let store = open(dir.path());
+    check_goes_on(store, dir.path(), sent);
 }
 
 // How much is read again after a crash.

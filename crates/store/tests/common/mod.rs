@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use apogee_store::{Error, FlushMode, ReadLimits, RealDisk, Settings, Store, Unit};
+use apogee_store::{Disk, Error, FlushMode, ReadLimits, RealDisk, Settings, Store, Unit};
 use apogee_types::record::Record;
 use apogee_types::{Clock, LogOffset, Message, Millis, QueueId, QueueOffset, SysFlag, tags};
 
@@ -34,7 +34,11 @@ pub fn settings(root: &Path) -> Settings {
 }
 
 pub fn open_with(settings: Settings) -> Result<Store, Error> {
-    Store::open(Arc::new(RealDisk), Arc::new(Ticking), settings)
+    open_on(Arc::new(RealDisk), settings)
+}
+
+pub fn open_on(disk: Arc<dyn Disk>, settings: Settings) -> Result<Store, Error> {
+    Store::open(disk, Arc::new(Ticking), settings)
 }
 
 pub fn open(root: &Path) -> Store {
