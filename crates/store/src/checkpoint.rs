@@ -2,8 +2,11 @@
 //!
 //! ```text
 //!  log ms 8 | queues ms 8 | index ms 8 | master flushed 8 | confirmed 8
-//!  | queues log offset 8 | zeros
+//!  | queues log offset 8 | ours: index log offset 8, index file 8, next entry 8 | zeros
 //! ```
+//!
+//! Apache leaves our part as it is. That is safe: index files only grow, so a mark that is too old
+//! stays true, and one whose file is gone is seen.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,10 +26,22 @@ pub struct Checkpoint {
     pub log_ms: Millis,
     /// The newest record whose queue entry the device has.
     pub queues_ms: Millis,
-    /// The newest entry of the index files that are full.
+    /// The newest entry of the index that the device has.
     pub index_ms: Millis,
     /// Where the record of `queues_ms` starts.
     pub queues_at: LogOffset,
+    pub index: IndexMark,
+}
+
+/// How much of the index the device has.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct IndexMark {
+    /// The keys of all records below are in it; 0 if that is not known.
+    pub end: LogOffset,
+    /// The newest file: its name as a number, 0 if there was none.
+    pub file: u64,
+    /// The number of the next entry in it.
+    pub next_entry: u64,
 }
 
 /// The file. Written values must be safe: too small costs time at the next start, too large costs
@@ -45,7 +60,7 @@ impl CheckpointFile {
 
     #[must_use]
     pub fn load(&self) -> Checkpoint {
-        let mut bytes = [0; 48];
+        let mut bytes = [0; 72];
         self.file.read_at(0, &mut bytes);
         let field = |index: usize| {
             let bytes = bytes[8 * index..8 * index + 8].try_into().expect("eight bytes");
@@ -56,6 +71,11 @@ impl CheckpointFile {
             queues_ms: field(1),
             index_ms: field(2),
             queues_at: LogOffset(field(5) as u64),
+            index: IndexMark {
+                end: LogOffset(field(6) as u64),
+                file: field(7) as u64,
+                next_entry: field(8) as u64,
+            },
         }
     }
 
@@ -63,7 +83,11 @@ impl CheckpointFile {
         self.file.write_at(0, &checkpoint.log_ms.to_be_bytes());
         self.file.write_at(8, &checkpoint.queues_ms.to_be_bytes());
         self.file.write_at(16, &checkpoint.index_ms.to_be_bytes());
-        self.file.write_at(40, &checkpoint.queues_at.0.to_be_bytes());
+        let index = &checkpoint.index;
+        let ours = [checkpoint.queues_at.0, index.end.0, index.file, index.next_entry];
+        for (at, value) in (40..).step_by(8).zip(ours) {
+            self.file.write_at(at, &value.to_be_bytes());
+        }
         self.file.sync(0, LEN).map_err(Error::io(&self.path))
     }
 }

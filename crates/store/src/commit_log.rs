@@ -268,14 +268,20 @@ impl CommitLog {
     }
 
     pub(crate) fn copy(&self, unit: &Unit, out: &mut Vec<u8>) {
-        if let Some((file, place)) = self.segments.locate(unit.at.0) {
+        if let Some((file, place)) = self.locate(unit) {
             file.append_to(place, unit.len as usize, out);
         }
     }
 
     pub(crate) fn slice(&self, unit: &Unit) -> Option<Bytes> {
-        let (file, place) = self.segments.locate(unit.at.0)?;
+        let (file, place) = self.locate(unit)?;
         Some(file.slice(place, unit.len as usize))
+    }
+
+    /// Where a unit's record lies. A queue file that is damaged may say anything.
+    fn locate(&self, unit: &Unit) -> Option<(Arc<dyn DiskFile>, u64)> {
+        let (file, place) = self.segments.locate(unit.at.0)?;
+        (place + u64::from(unit.len) <= file.len()).then_some((file, place))
     }
 
     pub(crate) fn record_at(&self, at: LogOffset) -> Option<Bytes> {

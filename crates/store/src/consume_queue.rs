@@ -19,8 +19,15 @@ use crate::segments::Segments;
 
 pub const UNIT_LEN: u64 = 20;
 
-/// A unit that only fills the space before a queue's first message.
+/// The length in a unit that only fills the space of a message that is lost.
 const BLANK_LEN: u32 = 0x7FFF_FFFF;
+
+impl Unit {
+    /// Not a filler, and not what was never written.
+    fn is_message(&self) -> bool {
+        self.len != 0 && self.len != BLANK_LEN
+    }
+}
 
 /// A consume queue. One thread at a time appends (the store's dispatch sees to it), all read.
 pub struct ConsumeQueue {
@@ -96,14 +103,27 @@ impl ConsumeQueue {
         Ok(())
     }
 
+    /// Puts a unit right that is there and wrong.
+    pub(crate) fn correct(&self, offset: QueueOffset, unit: &Unit) -> Result<(), Error> {
+        self.flushed.fetch_min(offset.0, Ordering::Relaxed);
+        self.write(offset.0, unit)
+    }
+
+    /// The unit of a message; `None` where there is none, or only a filler for a lost one.
     #[must_use]
     pub fn unit(&self, offset: QueueOffset) -> Option<Unit> {
         let bounds = self.bounds();
-        (bounds.start <= offset && offset < bounds.end).then(|| self.unit_at(offset.0)).flatten()
+        let is_inside = bounds.start <= offset && offset < bounds.end;
+        is_inside.then(|| self.unit_at(offset.0)).flatten().filter(Unit::is_message)
     }
 
-    /// Looks at units from `from` on, in order, until `look` says stop or the end is reached.
-    pub(crate) fn scan(&self, from: QueueOffset, mut look: impl FnMut(QueueOffset, Unit) -> bool) {
+    /// Looks at units from `from` on, in order, until `look` says stop or the end is reached. Of a
+    /// lost message there is only the offset.
+    pub(crate) fn scan(
+        &self,
+        from: QueueOffset,
+        mut look: impl FnMut(QueueOffset, Option<Unit>) -> bool,
+    ) {
         const CHUNK_COUNT: u64 = 32;
         let end = self.end.load(Ordering::Acquire);
         let mut at = from.0;
@@ -115,7 +135,8 @@ impl ConsumeQueue {
             let bytes = &mut bytes[..(count * UNIT_LEN) as usize];
             file.read_at(place, bytes);
             for unit in bytes.chunks_exact(UNIT_LEN as usize) {
-                if !look(QueueOffset(at), decode(unit)) {
+                let unit = Some(decode(unit)).filter(Unit::is_message);
+                if !look(QueueOffset(at), unit) {
                     return;
                 }
                 at += 1;
@@ -137,41 +158,79 @@ impl ConsumeQueue {
     pub fn log_end(&self) -> LogOffset {
         let bounds = self.bounds();
         let last = bounds.end.0.checked_sub(1).filter(|last| bounds.start.0 <= *last);
-        let unit = last.and_then(|last| self.unit_at(last)).filter(|unit| unit.len != BLANK_LEN);
-        unit.map_or(LogOffset(0), |unit| unit.at.plus(u64::from(unit.len)))
+        let unit = last.and_then(|last| self.unit_at(last)).filter(Unit::is_message);
+        unit.map_or(LogOffset(0), |unit| unit.end())
     }
 
     /// Cuts off the units whose records lie at or above `end`.
     pub(crate) fn truncate(&self, end: LogOffset) -> Result<(), Error> {
+        self.cut_while(|_, unit| end < unit.end())
+    }
+
+    /// Cuts units off the end as long as `is_lost` says so, and fillers with them.
+    pub(crate) fn cut_while(
+        &self,
+        is_lost: impl Fn(QueueOffset, &Unit) -> bool,
+    ) -> Result<(), Error> {
         let bounds = self.bounds();
         let mut keep = bounds.end.0;
         while bounds.start.0 < keep {
-            let unit = self.unit_at(keep - 1);
-            if unit.is_some_and(|it| it.at.plus(u64::from(it.len)) <= end && it.len != BLANK_LEN) {
+            let unit = self.unit_at(keep - 1).filter(Unit::is_message);
+            if unit.is_some_and(|unit| !is_lost(QueueOffset(keep - 1), &unit)) {
                 break;
             }
             keep -= 1;
-            let gone = Unit { at: LogOffset(0), len: 0, tags_code: 0 };
-            self.write(keep, &gone)?;
         }
-        self.set_end(keep);
-        self.segments.truncate(keep * UNIT_LEN)
+        self.cut(QueueOffset(keep))
     }
 
-    /// Hides the units whose records were deleted: those below `log_min`.
-    pub(crate) fn raise_min(&self, log_min: LogOffset) {
+    /// Cuts off the units from `keep` on.
+    pub(crate) fn cut(&self, keep: QueueOffset) -> Result<(), Error> {
+        let gone = Unit { at: LogOffset(0), len: 0, tags_code: 0 };
+        for offset in keep.0..self.bounds().end.0 {
+            self.write(offset, &gone)?;
+        }
+        self.set_end(keep.0);
+        self.segments.truncate(keep.0 * UNIT_LEN)
+    }
+
+    /// Hides the units whose records were deleted, those below `log_min`, and removes the files
+    /// that hold no other; never the last. Spec `store.md` 10.
+    pub(crate) fn raise_min(&self, log_min: LogOffset) -> Result<(), Error> {
+        let min = self.first_from(log_min);
+        self.min.store(min, Ordering::Release);
+        let len = self.segments.segment_len();
+        loop {
+            let (start, after) = self.segments.bounds();
+            if after <= start + len || min * UNIT_LEN < start + len {
+                return Ok(());
+            }
+            self.segments.remove_first()?;
+        }
+    }
+
+    /// The device is known to have the units of all records below `log_end`.
+    pub(crate) fn set_flushed(&self, log_end: LogOffset) {
+        self.flushed.store(self.first_from(log_end), Ordering::Relaxed);
+    }
+
+    /// The first unit of a record at or above `at`.
+    fn first_from(&self, at: LogOffset) -> u64 {
         let bounds = self.bounds();
-        let is_gone = |offset| self.unit_at(offset).is_some_and(|unit| unit.at < log_min);
         let (mut low, mut high) = (bounds.start.0, bounds.end.0);
+        // Of a filler the message that follows tells.
+        let message_at = |offset| self.unit_at(offset).filter(Unit::is_message);
+        let is_below =
+            |offset| (offset..bounds.end.0).find_map(message_at).is_none_or(|unit| unit.at < at);
         while low < high {
             let middle = low + (high - low) / 2;
-            if is_gone(middle) {
+            if is_below(middle) {
                 low = middle + 1;
             } else {
                 high = middle;
             }
         }
-        self.min.store(low, Ordering::Release);
+        low
     }
 
     fn unit_at(&self, offset: u64) -> Option<Unit> {
@@ -191,15 +250,20 @@ impl ConsumeQueue {
         Ok(())
     }
 
-    /// Fills the space before the first message, whose earlier ones are lost. Spec `store.md` 3.2.
+    /// Fills the space of messages that are lost. Spec `store.md` 3.2 for those before the first;
+    /// between others it is ours, so that those stay readable.
     fn fill_blank(&self, from: u64, to: u64) -> Result<(), Error> {
         let per_file = self.segments.segment_len() / UNIT_LEN;
-        let start = if self.segments.bounds().1 == 0 { to - to % per_file } else { from };
+        let bounds = self.segments.bounds();
+        let is_empty = bounds.0 == bounds.1;
+        let start = if is_empty { to - to % per_file } else { from };
         let blank = Unit { at: LogOffset(0), len: BLANK_LEN, tags_code: 0 };
         for offset in start..to {
             self.write(offset, &blank)?;
         }
-        self.min.store(to, Ordering::Release);
+        if is_empty || self.bounds().is_empty() {
+            self.min.store(to, Ordering::Release);
+        }
         Ok(())
     }
 
@@ -218,17 +282,10 @@ impl ConsumeQueue {
             }
         }
         self.set_end(low);
-        let is_blank = |offset| self.unit_at(offset).is_some_and(|unit| unit.len == BLANK_LEN);
-        let (mut min, mut high) = (first, low);
-        while min < high {
-            let middle = min + (high - min) / 2;
-            if is_blank(middle) {
-                min = middle + 1;
-            } else {
-                high = middle;
-            }
-        }
-        self.min.store(min, Ordering::Release);
+        // Fillers before the first message lie in the first file; others are not looked for here.
+        let is_filler = |offset: &u64| self.unit_at(*offset).is_some_and(|it| !it.is_message());
+        let fillers = (first..low).take_while(is_filler).count() as u64;
+        self.min.store(first + fillers, Ordering::Release);
     }
 
     fn set_end(&self, end: u64) {

@@ -141,8 +141,9 @@ impl Disk for RealDisk {
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
         let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-        // Java's `tryLock(0, 1, false)` is a POSIX record lock; only an open-file-description lock
-        // both refuses it and survives that another handle of the file is closed.
+        // Java's `tryLock(0, 1, false)` is a record lock, which a process never refuses to itself;
+        // `flock` does, but Java does not see it.
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
         rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive)?;
         Ok(Box::new(file))
     }

@@ -35,6 +35,12 @@ impl Documents {
             None => {}
         }
         match (self.parse(&self.dir.join(format!("{name}.bak")), &parse)?, first) {
+            (Some(Ok(value)), Some(Err(_))) => {
+                // Out of the way, or the next write would make it the .bak.
+                let damaged = self.dir.join(format!("{name}.damaged"));
+                self.disk.rename(&path, &damaged).map_err(Error::io(&path))?;
+                Ok(Some(value))
+            }
             (Some(Ok(value)), _) => Ok(Some(value)),
             (None, None) => Ok(None),
             (Some(Err(reason)), _) | (None, Some(Err(reason))) => {
@@ -44,10 +50,11 @@ impl Documents {
         }
     }
 
-    /// Replaces a file; what it held before is kept as `.bak`.
+    /// Replaces a file; what it held before is kept as `.bak`, unless that was nothing.
     pub fn write(&self, name: &str, content: &[u8]) -> Result<(), Error> {
         let (path, bak) = (self.dir.join(name), self.dir.join(format!("{name}.bak")));
-        if let Some(before) = self.disk.read(&path).map_err(Error::io(&path))? {
+        let before = self.disk.read(&path).map_err(Error::io(&path))?;
+        if let Some(before) = before.filter(|before| !before.is_empty()) {
             self.disk.replace(&bak, &before).map_err(Error::io(&bak))?;
         }
         self.disk.replace(&path, content).map_err(Error::io(&path))

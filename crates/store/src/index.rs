@@ -3,6 +3,9 @@
 //! ```text
 //!  header 40 | slots: entry number 4 each | entries: hash 4, log offset 8, seconds 4, previous 4
 //! ```
+//!
+//! A slot names the newest entry of its chain. A crash may leave slots and header newer than the
+//! entries, so after one a file is set back to what the checkpoint says that the device has.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,6 +13,7 @@ use std::sync::Arc;
 use apogee_types::{LogOffset, Millis, tags};
 use parking_lot::Mutex;
 
+use crate::checkpoint::{Checkpoint, IndexMark};
 use crate::disk::{Disk, DiskFile};
 use crate::error::Error;
 
@@ -101,8 +105,12 @@ pub struct Index {
 
 struct IndexFile {
     path: PathBuf,
+    /// The name, by which files are ordered.
+    number: u64,
     file: Arc<dyn DiskFile>,
     header: Header,
+    /// Entries below are on the device.
+    synced: u32,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -144,38 +152,75 @@ impl Header {
 }
 
 impl Index {
-    /// Opens the files of `index/`. After an unclean stop those that may lack entries (newer than
-    /// the checkpoint says) are removed, to be built again.
+    /// Opens the files of `index/`. One that is damaged is removed with all that follow, to be
+    /// built again. After an unclean stop so is what the checkpoint does not vouch for.
     pub fn open(
         disk: Arc<dyn Disk>,
         root: &Path,
-        slot_count: u32,
-        entry_count_max: u32,
-        trusted_until: Option<Millis>,
+        (slot_count, entry_count_max): (u32, u32),
+        unclean: Option<&Checkpoint>,
     ) -> Result<Self, Error> {
         let dir = root.join("index");
         let index = Self { disk, dir, slot_count, entry_count_max, files: Mutex::default() };
-        for entry in index.disk.list(&index.dir).map_err(Error::io(&index.dir))? {
+        let entries = index.disk.list(&index.dir).map_err(Error::io(&index.dir))?;
+        let mut is_damaged = false;
+        for entry in entries.into_iter().filter(|it| !it.is_dir) {
             let path = index.dir.join(&entry.name);
-            if entry.len != index.file_len() {
+            let what = "is no index file: its name is not a time in digits";
+            let number: u64 =
+                entry.name.parse().map_err(|_| Error::Foreign { path: path.clone(), what })?;
+            let mut file = None;
+            if entry.len == index.file_len() {
+                file = Some(index.open_file(path.clone(), number)?);
+            } else if entry.len != 0 {
                 let (found, expected) = (entry.len, index.file_len());
                 let setting = "maxHashSlotNum or maxIndexNum";
                 return Err(Error::WrongLength { path, found, expected, setting });
             }
-            let file = index.open_file(path)?;
-            if trusted_until.is_some_and(|until| until < file.header.end_ms) {
-                index.disk.remove(&file.path).map_err(Error::io(&file.path))?;
-            } else {
-                index.files.lock().push(file);
+            // Those that follow go too: what is built again has to be in the order of the log.
+            file = file.filter(|it| !is_damaged && index.is_sound(it, unclean.is_none()));
+            is_damaged |= file.is_none();
+            match file {
+                Some(file) => index.files.lock().push(file),
+                None => {
+                    tracing::error!(?path, "an index file is damaged, or one before it: removed");
+                    index.disk.remove(&path).map_err(Error::io(&path))?;
+                }
             }
+        }
+        match unclean {
+            Some(known) if known.index.end == LogOffset(0) => index.keep_until(known.index_ms)?,
+            Some(known) => index.keep_marked(&known.index)?,
+            None => {}
         }
         Ok(index)
     }
 
-    /// Records up to there are in the index.
+    /// The keys of all records below are in the index, as far as it and the checkpoint can tell.
     #[must_use]
-    pub fn end_at(&self) -> Option<LogOffset> {
-        self.files.lock().last().map(|file| LogOffset(file.header.end_at))
+    pub fn end(&self, mark: &IndexMark) -> LogOffset {
+        let files = self.files.lock();
+        let newest = files.last().map_or(LogOffset(0), |it| LogOffset(it.header.end_at).plus(1));
+        // Records without keys leave no entry: only the mark tells that they were looked at.
+        let is_whole = mark.file == 0 || files.iter().any(|it| it.holds(mark));
+        if is_whole { newest.max(mark.end) } else { newest }
+    }
+
+    /// Takes back what was said of records at or above `log_end`, which are lost.
+    pub(crate) fn truncate(&self, log_end: LogOffset) -> Result<(), Error> {
+        let mut files = self.files.lock();
+        while let Some(file) = files.last_mut().filter(|it| log_end.0 <= it.header.end_at) {
+            let is_lost = |number: &u32| log_end.0 <= file.entry(self.slot_count, *number).at;
+            let lost = (1..file.header.next_entry).rev().take_while(is_lost).count();
+            let next_entry = file.header.next_entry - lost as u32;
+            if 1 < next_entry {
+                file.cut(next_entry, self.slot_count);
+                return Ok(());
+            }
+            self.disk.remove(&file.path).map_err(Error::io(&file.path))?;
+            files.pop();
+        }
+        Ok(())
     }
 
     /// Adds a key of the record at `at`.
@@ -183,7 +228,7 @@ impl Index {
         let mut files = self.files.lock();
         let is_full = files.last().is_none_or(|it| self.entry_count_max <= it.header.next_entry);
         if is_full {
-            let before = files.last().map(|it| it.header);
+            let before = files.last().map(|it| (it.number, it.header));
             files.push(self.create(stored_ms, before)?);
         }
         let file = files.last_mut().expect("one was just made");
@@ -207,14 +252,32 @@ impl Index {
         found
     }
 
-    /// Brings everything to the device.
+    /// What the index holds now: all keys of the records below `end`. The caller sees to it that
+    /// no entry is being added.
+    pub(crate) fn mark(&self, end: LogOffset) -> (IndexMark, Millis) {
+        let files = self.files.lock();
+        let newest = files.last();
+        let file = newest.map_or(0, |it| it.number);
+        let next_entry = newest.map_or(0, |it| u64::from(it.header.next_entry));
+        (IndexMark { end, file, next_entry }, newest.map_or(0, |it| it.header.end_ms))
+    }
+
+    /// Brings what was added since the last time to the device.
     pub fn flush(&self) -> Result<(), Error> {
-        let files: Vec<_> = {
+        let dirty: Vec<_> = {
             let files = self.files.lock();
-            files.iter().map(|it| (it.path.clone(), Arc::clone(&it.file))).collect()
+            let dirty = files.iter().filter(|it| it.synced < it.header.next_entry);
+            dirty.map(|it| (it.number, it.path.clone(), Arc::clone(&it.file), it.range())).collect()
         };
-        for (path, file) in files {
-            file.sync(0, file.len()).map_err(Error::io(path))?;
+        for (number, path, file, (from, to)) in dirty {
+            // Slots are hashed, so any of them may have changed; entries only follow.
+            let (slots, from_at) = (entry_at(self.slot_count, 0), entry_at(self.slot_count, from));
+            file.sync(0, slots).map_err(Error::io(&path))?;
+            file.sync(from_at, entry_at(self.slot_count, to)).map_err(Error::io(&path))?;
+            let mut files = self.files.lock();
+            if let Some(it) = files.iter_mut().find(|it| it.number == number) {
+                it.synced = to;
+            }
         }
         Ok(())
     }
@@ -239,9 +302,62 @@ impl Index {
             + u64::from(self.entry_count_max) * ENTRY_LEN
     }
 
-    fn create(&self, now: Millis, before: Option<Header>) -> Result<IndexFile, Error> {
-        let mut file = self.open_file(self.dir.join(digits(now)))?;
-        if let Some(before) = before {
+    /// After an unclean stop of Apache's, or of a store that never noted more: files that are
+    /// newer than the checkpoint may lack entries.
+    fn keep_until(&self, ms: Millis) -> Result<(), Error> {
+        let keep = self.files.lock().iter().take_while(|it| it.header.end_ms <= ms).count();
+        self.remove_from(keep)
+    }
+
+    fn keep_marked(&self, mark: &IndexMark) -> Result<(), Error> {
+        let keep = self.files.lock().iter().take_while(|it| it.number <= mark.file).count();
+        self.remove_from(keep)?;
+        let mut files = self.files.lock();
+        match files.last_mut() {
+            Some(file) if file.holds(mark) => {
+                if mark.next_entry < u64::from(file.header.next_entry) {
+                    file.cut(mark.next_entry as u32, self.slot_count);
+                }
+                Ok(())
+            }
+            // The file has fewer entries than it had, or the one that was meant is gone. Those
+            // before it were full and on the device when it was noted.
+            Some(file) if file.number == mark.file => {
+                let keep = files.len() - 1;
+                drop(files);
+                self.remove_from(keep)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn remove_from(&self, keep: usize) -> Result<(), Error> {
+        for file in self.files.lock().drain(keep..) {
+            self.disk.remove(&file.path).map_err(Error::io(&file.path))?;
+        }
+        Ok(())
+    }
+
+    /// What must hold for entries to be found where the header says. After an unclean stop the
+    /// newest ones may be missing.
+    fn is_sound(&self, file: &IndexFile, was_clean: bool) -> bool {
+        let it = &file.header;
+        let last = it.next_entry - 1;
+        0 < last
+            && it.next_entry <= self.entry_count_max
+            && it.used_slots <= last
+            && 0 <= it.begin_ms
+            && it.begin_ms <= it.end_ms
+            && it.begin_at <= it.end_at
+            && (!was_clean || file.entry(self.slot_count, last).at == it.end_at)
+    }
+
+    fn create(&self, now: Millis, before: Option<(u64, Header)>) -> Result<IndexFile, Error> {
+        // Later than the one before in name as well, whatever clock and time zone made that.
+        let after = before.map_or(0, |(number, _)| number + 1);
+        let number = digits(now).parse().unwrap_or(0).max(after);
+        let mut file = self.open_file(self.dir.join(format!("{number:017}")), number)?;
+        if let Some((_, before)) = before {
             file.header.begin_at = before.end_at;
             file.header.end_at = before.end_at;
             file.header.begin_ms = before.end_ms;
@@ -250,28 +366,100 @@ impl Index {
         Ok(file)
     }
 
-    fn open_file(&self, path: PathBuf) -> Result<IndexFile, Error> {
+    fn open_file(&self, path: PathBuf, number: u64) -> Result<IndexFile, Error> {
         let file = self.disk.open(&path, self.file_len()).map_err(Error::io(&path))?;
         let mut bytes = [0; HEADER_LEN as usize];
         file.read_at(0, &mut bytes);
-        Ok(IndexFile { path, file, header: Header::decode(&bytes) })
+        let header = Header::decode(&bytes);
+        // Of an old file only what the device is known to have will be kept.
+        Ok(IndexFile { path, number, file, header, synced: header.next_entry })
     }
 }
 
+/// One key of one record.
+struct KeyEntry {
+    hash: u32,
+    at: u64,
+    /// Seconds since the first entry of the file.
+    seconds: u32,
+    /// The entry before it in the chain; 0 for none.
+    previous: u32,
+}
+
 impl IndexFile {
+    /// Has what the mark says, and maybe more.
+    fn holds(&self, mark: &IndexMark) -> bool {
+        self.number == mark.file && mark.next_entry <= u64::from(self.header.next_entry)
+    }
+
+    /// The entries that are not on the device.
+    fn range(&self) -> (u32, u32) {
+        (self.synced, self.header.next_entry)
+    }
+
+    fn entry(&self, slot_count: u32, number: u32) -> KeyEntry {
+        let mut bytes = [0; ENTRY_LEN as usize];
+        self.file.read_at(entry_at(slot_count, number), &mut bytes);
+        let int = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
+        let at = u64::from_be_bytes(bytes[4..12].try_into().expect("eight bytes"));
+        KeyEntry { hash: int(0), at, seconds: int(12), previous: int(16) }
+    }
+
+    /// Forgets the entries from `next_entry` on: sets each slot that names one of them to the
+    /// newest of its chain that stays, then the header.
+    ///
+    /// The entries that stay are looked for from their own side, since the chain leads through
+    /// entries that may never have reached the device.
+    fn cut(&mut self, next_entry: u32, slot_count: u32) {
+        let hasher = foldhash::fast::RandomState::default();
+        let mut newest = hashbrown::HashMap::with_hasher(hasher);
+        let mut used_slots = 0;
+        for slot in 0..slot_count {
+            let named = self.slot(slot);
+            used_slots += u32::from(named != 0);
+            if next_entry <= named {
+                newest.insert(slot, 0);
+            }
+        }
+        for number in 1..next_entry {
+            let hash = self.entry(slot_count, number).hash;
+            if let Some(newest) = newest.get_mut(&(hash % slot_count)) {
+                *newest = number;
+            }
+        }
+        for (slot, number) in newest {
+            used_slots -= u32::from(number == 0);
+            self.file.write_at(slot_at(slot), &number.to_be_bytes());
+        }
+        let last = self.entry(slot_count, next_entry - 1);
+        let header = &mut self.header;
+        header.used_slots = used_slots;
+        header.next_entry = next_entry;
+        header.end_at = last.at;
+        // The entry tells its second only.
+        let second_end = header.begin_ms + i64::from(last.seconds) * 1000 + 999;
+        header.end_ms = header.end_ms.min(second_end);
+        self.file.write_at(0, &header.encode());
+        self.synced = 1;
+    }
+
+    fn slot(&self, slot: u32) -> u32 {
+        let mut bytes = [0; SLOT_LEN as usize];
+        self.file.read_at(slot_at(slot), &mut bytes);
+        u32::from_be_bytes(bytes)
+    }
+
     fn put(&mut self, hash: u32, at: LogOffset, stored_ms: Millis, slot_count: u32) {
         let header = &mut self.header;
         if header.next_entry <= 1 {
             header.begin_at = at.0;
             header.begin_ms = stored_ms;
         }
-        let slot_at = HEADER_LEN + u64::from(hash % slot_count) * SLOT_LEN;
-        let mut slot = [0; 4];
-        self.file.read_at(slot_at, &mut slot);
-        let previous = match u32::from_be_bytes(slot) {
-            entry if header.next_entry < entry => 0,
-            entry => entry,
-        };
+        let slot = hash % slot_count;
+        let mut named = [0; SLOT_LEN as usize];
+        self.file.read_at(slot_at(slot), &mut named);
+        let named = u32::from_be_bytes(named);
+        let previous = if named < header.next_entry { named } else { 0 };
         let seconds = ((stored_ms - header.begin_ms) / 1000).clamp(0, i64::from(i32::MAX));
         let mut entry = [0; ENTRY_LEN as usize];
         entry[..4].copy_from_slice(&hash.to_be_bytes());
@@ -279,7 +467,7 @@ impl IndexFile {
         entry[12..16].copy_from_slice(&(seconds as u32).to_be_bytes());
         entry[16..].copy_from_slice(&previous.to_be_bytes());
         self.file.write_at(entry_at(slot_count, header.next_entry), &entry);
-        self.file.write_at(slot_at, &header.next_entry.to_be_bytes());
+        self.file.write_at(slot_at(slot), &header.next_entry.to_be_bytes());
         header.used_slots += u32::from(previous == 0);
         header.next_entry += 1;
         header.end_at = at.0;
@@ -295,30 +483,27 @@ impl IndexFile {
         slot_count: u32,
         found: &mut Vec<LogOffset>,
     ) {
-        let mut slot = [0; 4];
-        self.file.read_at(HEADER_LEN + u64::from(hash % slot_count) * SLOT_LEN, &mut slot);
-        let mut number = u32::from_be_bytes(slot);
+        let mut number = self.slot(hash % slot_count);
         while 0 < number && number < self.header.next_entry && found.len() < max {
-            let mut entry = [0; ENTRY_LEN as usize];
-            self.file.read_at(entry_at(slot_count, number), &mut entry);
-            let int =
-                |at: usize| u32::from_be_bytes(entry[at..at + 4].try_into().expect("four bytes"));
-            let at = u64::from_be_bytes(entry[4..12].try_into().expect("eight bytes"));
+            let entry = self.entry(slot_count, number);
             // Seconds are rounded down: the time lies within the second that follows.
-            let stored_ms = self.header.begin_ms + i64::from(int(12)) * 1000;
+            let stored_ms = self.header.begin_ms + i64::from(entry.seconds) * 1000;
             if stored_ms + 999 < from_ms {
                 break;
             }
-            if int(0) == hash && stored_ms <= to_ms {
-                found.push(LogOffset(at));
+            if entry.hash == hash && stored_ms <= to_ms {
+                found.push(LogOffset(entry.at));
             }
-            let previous = int(16);
-            if number <= previous {
+            if number <= entry.previous {
                 break;
             }
-            number = previous;
+            number = entry.previous;
         }
     }
+}
+
+fn slot_at(slot: u32) -> u64 {
+    HEADER_LEN + u64::from(slot) * SLOT_LEN
 }
 
 fn entry_at(slot_count: u32, number: u32) -> u64 {

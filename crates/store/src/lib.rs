@@ -20,5 +20,5 @@ pub use disk::{Disk, DiskFile, RealDisk};
 pub use documents::Documents;
 pub use error::{AppendError, Error};
 pub use read::{Boundary, ReadLimits, ReadResult, ReadStatus, Unit};
-pub use store::{Appended, Arrival, Batch, FlushMode, Settings, Store};
+pub use store::{Appended, Arrival, Batch, FlushMode, Recovery, Settings, Store};
 pub use watermark::Watermark;

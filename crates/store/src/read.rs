@@ -10,6 +10,14 @@ pub struct Unit {
     pub tags_code: i64,
 }
 
+impl Unit {
+    /// Where the record ends. A damaged unit may say anything.
+    #[must_use]
+    pub fn end(&self) -> LogOffset {
+        LogOffset(self.at.0.saturating_add(u64::from(self.len)))
+    }
+}
+
 /// How much one read may return. The first message is returned whatever its size.
 #[derive(Debug, Clone, Copy)]
 pub struct ReadLimits {

@@ -3,15 +3,17 @@
 
 use std::path::Path;
 
-use apogee_types::record::{MAGIC_BLANK, Record};
-use apogee_types::{LogOffset, Millis};
+use apogee_types::record::{MAGIC_BLANK, MAGIC_V1, MAGIC_V2, Record};
+use apogee_types::{LogOffset, Millis, QueueOffset, properties};
 
 use crate::checkpoint::Checkpoint;
-use crate::commit_log::Entry;
+use crate::commit_log::CommitLog;
+use crate::consume_queue::ConsumeQueue;
 use crate::disk::{Disk, DiskFile};
 use crate::error::Error;
-use crate::index::KeyHashes;
-use crate::store::{Settings, Store};
+use crate::index::TopicHash;
+use crate::read::Unit;
+use crate::store::{Dispatched, Recovery, Settings, Store};
 
 /// Takes the store's lock, the same kind as Apache's.
 pub(crate) fn lock(disk: &dyn Disk, settings: &Settings) -> Result<Box<dyn Send + Sync>, Error> {
@@ -50,41 +52,104 @@ pub(crate) fn refuse_foreign(disk: &dyn Disk, settings: &Settings) -> Result<(),
     Ok(())
 }
 
-/// Finds the end of the log, cuts off what a crash left half-written, and dispatches what the
-/// queues and the index lack.
-pub(crate) fn recover(store: &Store, known: &Checkpoint, was_unclean: bool) -> Result<(), Error> {
-    let start = start(store, known, was_unclean);
-    let scanned = scan(store, start)?;
-    if was_unclean {
-        let (records, from, to) = (scanned.count, start, scanned.end);
-        tracing::info!(
-            records,
-            from,
-            to,
-            "the last stop was not clean: log checked from the checkpoint on"
-        );
+/// The checkpoint, if it speaks of this log: where it says that a record starts, one does. With
+/// one that does not, nothing is known.
+pub(crate) fn believe(known: Checkpoint, log: &CommitLog) -> Checkpoint {
+    let at = known.queues_at;
+    let record_end = || {
+        let (file, place) = log.segments.locate(at.0)?;
+        match next(&*file, place, at.0) {
+            Found::Record(bytes) | Found::Flipped(bytes) => Some(at.plus(bytes.len() as u64)),
+            Found::Blank | Found::Nothing => None,
+        }
+    };
+    // Checkpoints of Apache's before 5.5 have no place, only times.
+    if at == LogOffset(0) && known.index.end == LogOffset(0) {
+        return known;
     }
-    cut(store, scanned.end)?;
-    for queue in store.queues.all() {
-        queue.truncate(LogOffset(scanned.end))?;
-        queue.raise_min(LogOffset(store.log.segments.bounds().0));
+    match record_end() {
+        Some(end) if known.index.end <= end => known,
+        _ => {
+            tracing::error!(%at, "the checkpoint is damaged or of another log: not believed");
+            Checkpoint::default()
+        }
     }
-    store.log.start_at(scanned.end, scanned.last_ms)
 }
 
-/// The first byte to be looked at: the start of a segment before which everything is known to be
-/// whole and dispatched.
-fn start(store: &Store, known: &Checkpoint, was_unclean: bool) -> u64 {
+/// What is known before the log is read.
+struct Known {
+    /// The queues hold all records below that they should. A queue that is not there was deleted.
+    dispatched: LogOffset,
+    /// So does the index.
+    indexed: LogOffset,
+    /// The log once was whole up to here: what is no record below is damage, not the end.
+    intact: LogOffset,
+}
+
+/// Finds the end of the log, cuts off what a crash left half-written, and dispatches what the
+/// queues and the index lack.
+pub(crate) fn recover(
+    store: &Store,
+    checkpoint: &Checkpoint,
+    was_unclean: bool,
+) -> Result<Recovery, Error> {
+    let queues = store.queues.all();
+    for queue in &queues {
+        queue.cut_while(|offset, unit| !holds(&store.log, queue, offset, unit))?;
+    }
+    let queued = queues.iter().map(|queue| queue.log_end()).max().unwrap_or_default();
+    let indexed = store.index.as_ref().map(|index| index.end(&checkpoint.index));
+    let noted = checkpoint.queues_at;
+    let mut known = Known {
+        dispatched: if was_unclean { noted.min(queued) } else { queued },
+        indexed: indexed.unwrap_or(LogOffset(u64::MAX)),
+        intact: if was_unclean {
+            noted
+        } else {
+            noted.max(queued).max(indexed.unwrap_or_default())
+        },
+    };
+    let on_device = if was_unclean { noted } else { queued };
+    queues.iter().for_each(|queue| queue.set_flushed(on_device));
+    let first = store.log.segments.bounds().0;
+    let mut from = start(store, known.dispatched.min(known.indexed).0);
+    let mut scanned = scan(store, from, &known, first < from)?;
+    if scanned.has_gap {
+        // Entries of a queue are missing whose records lie further back.
+        known.indexed = known.indexed.max(LogOffset(scanned.end));
+        from = first;
+        scanned = scan(store, from, &known, false)?;
+    }
+    let end = LogOffset(scanned.end);
+    let recovery = Recovery { from: LogOffset(from), to: end, record_count: scanned.record_count };
+    if was_unclean {
+        tracing::info!(
+            records = recovery.record_count,
+            from,
+            to = end.0,
+            "the last stop was not clean: log checked from the checkpoint on"
+        );
+        // Only memory may have it: it was not flushed, or not that we know of.
+        store.log.segments.sync(from, end.0)?;
+    }
+    report_lost(store, end);
+    cut(store, end.0)?;
+    for queue in store.queues.all() {
+        queue.truncate(end)?;
+        queue.raise_min(LogOffset(first))?;
+    }
+    if let Some(index) = &store.index {
+        index.truncate(end)?;
+    }
+    store.dispatching.lock().newest = scanned.newest;
+    store.log.start_at(end.0, scanned.last_ms)?;
+    Ok(recovery)
+}
+
+/// The first byte to be looked at: the start of the segment that holds `trusted`, or of the last.
+fn start(store: &Store, trusted: u64) -> u64 {
     let segments = &store.log.segments;
     let (first, after) = segments.bounds();
-    let dispatched = if was_unclean {
-        known.queues_at.0
-    } else {
-        store.queues.all().iter().map(|queue| queue.log_end().0).max().unwrap_or(0)
-    };
-    // An index file that was removed has to be built again from its first record.
-    let indexed = store.index.as_ref().map(|index| index.end_at().map_or(0, |at| at.0));
-    let trusted = dispatched.min(indexed.unwrap_or(u64::MAX)).min(after);
     let mut start = after.saturating_sub(segments.segment_len()).max(first);
     while first < start && trusted < start {
         start -= segments.segment_len();
@@ -92,35 +157,104 @@ fn start(store: &Store, known: &Checkpoint, was_unclean: bool) -> u64 {
     start
 }
 
+/// Whether the record of a unit is there, or was there until it was too old.
+fn holds(log: &CommitLog, queue: &ConsumeQueue, offset: QueueOffset, unit: &Unit) -> bool {
+    if unit.at.0 < log.segments.bounds().0 {
+        return true;
+    }
+    let Some(bytes) = log.slice(unit) else { return false };
+    Record::parse(&bytes).is_ok_and(|record| {
+        let is_of_queue = &*queue.topic == record.topic
+            && queue.id == record.queue_id
+            && offset == record.queue_offset;
+        // A record may stand in more queues than its own. Spec `store.md` 3.6.
+        let is_shared = || properties::find(record.properties, "INNER_MULTI_DISPATCH").is_some();
+        record.at == unit.at && (is_of_queue || is_shared())
+    })
+}
+
 struct Scanned {
     end: u64,
     last_ms: Millis,
-    count: u64,
+    record_count: u64,
+    newest: Option<Dispatched>,
+    /// Stopped before a record whose predecessors in its queue are missing.
+    has_gap: bool,
 }
 
-/// Walks records from `start` until something is no whole record.
-fn scan(store: &Store, start: u64) -> Result<Scanned, Error> {
+/// Walks records from `start` until something is no whole record; with `stop_at_gap` also before
+/// one that its queue cannot take yet.
+fn scan(store: &Store, start: u64, known: &Known, stop_at_gap: bool) -> Result<Scanned, Error> {
     let segment_len = store.log.segments.segment_len();
-    let mut scanned = Scanned { end: start, last_ms: 0, count: 0 };
-    let index_end = store.index.as_ref().and_then(|index| index.end_at());
+    let mut scanned =
+        Scanned { end: start, last_ms: 0, record_count: 0, newest: None, has_gap: false };
     while let Some((file, place)) = store.log.segments.locate(scanned.end) {
-        match next(&*file, place, scanned.end) {
-            Found::Record(bytes) => {
-                let record = Record::parse(&bytes).expect("it was just read");
-                redispatch(store, &record, index_end)?;
-                scanned.last_ms = scanned.last_ms.max(record.stored_ms);
-                scanned.end += record.len as u64;
-                scanned.count += 1;
+        let is_damage = scanned.end < known.intact.0;
+        let bytes = match next(&*file, place, scanned.end) {
+            Found::Record(bytes) => bytes,
+            Found::Flipped(bytes) if is_damage => {
+                report_flipped(&bytes);
+                bytes
             }
-            Found::Blank => scanned.end += segment_len - place,
-            Found::Nothing => break,
+            Found::Blank => {
+                scanned.end += segment_len - place;
+                continue;
+            }
+            Found::Nothing if is_damage => {
+                let Some(to) = find_next(store, scanned.end + 1, known.intact.0) else { break };
+                tracing::error!(from = scanned.end, to, "the log is damaged: these bytes are lost");
+                scanned.end = to;
+                continue;
+            }
+            Found::Flipped(_) | Found::Nothing => break,
+        };
+        let record = Record::parse(&bytes).expect("it was just read");
+        if redispatch(store, &record, known, stop_at_gap)? == Outcome::Gap {
+            scanned.has_gap = true;
+            break;
         }
+        scanned.last_ms = scanned.last_ms.max(record.stored_ms);
+        scanned.end += record.len as u64;
+        scanned.record_count += 1;
+        let (at, end) = (record.at, LogOffset(scanned.end));
+        scanned.newest = Some(Dispatched { at, end, stored_ms: record.stored_ms });
     }
     Ok(scanned)
 }
 
+fn report_flipped(bytes: &[u8]) {
+    let Ok(record) = Record::parse(bytes) else { return };
+    let (at, topic, queue, offset) =
+        (record.at, record.topic, record.queue_id, record.queue_offset);
+    tracing::error!(%at, topic, %queue, %offset,
+        "a message does not match its checksum: it is kept as it is");
+}
+
+/// The next place from `from` on, below `to`, where a record or a blank one starts.
+fn find_next(store: &Store, from: u64, to: u64) -> Option<u64> {
+    let mut at = from;
+    while at < to {
+        let (file, place) = store.log.segments.locate(at)?;
+        let bytes = file.slice(place, (file.len() - place) as usize);
+        let magics = [MAGIC_V1, MAGIC_V2, MAGIC_BLANK].map(u32::to_be_bytes);
+        let is_start = |ahead: &u64| {
+            let magic = bytes.get(*ahead as usize + 4..*ahead as usize + 8);
+            magics.iter().any(|it| magic == Some(it))
+                && !matches!(next(&*file, place + ahead, at + ahead), Found::Nothing)
+        };
+        let len = bytes.len() as u64;
+        if let Some(ahead) = (0..len.min(to - at)).find(is_start) {
+            return Some(at + ahead);
+        }
+        at += len;
+    }
+    None
+}
+
 enum Found {
     Record(bytes::Bytes),
+    /// Whole but for its body, which does not match its checksum.
+    Flipped(bytes::Bytes),
     Blank,
     Nothing,
 }
@@ -143,45 +277,90 @@ fn next(file: &dyn DiskFile, place: u64, at: u64) -> Found {
     }
     let bytes = file.slice(place, len as usize);
     // The place is compared as well: bytes of an earlier use of the file may look like a record.
-    let is_whole =
-        Record::parse(&bytes).is_ok_and(|record| record.at.0 == at && record.check_body().is_ok());
-    if is_whole { Found::Record(bytes) } else { Found::Nothing }
+    match Record::parse(&bytes).ok().filter(|record| record.at.0 == at).map(|it| it.check_body()) {
+        Some(Ok(())) => Found::Record(bytes),
+        Some(Err(_)) => Found::Flipped(bytes),
+        None => Found::Nothing,
+    }
+}
+
+#[derive(PartialEq, Eq)]
+enum Outcome {
+    Done,
+    /// The queue lacks what comes before the record.
+    Gap,
 }
 
 /// Brings a record into its queue and the index, unless it is there.
 fn redispatch(
     store: &Store,
     record: &Record<'_>,
-    index_end: Option<LogOffset>,
-) -> Result<(), Error> {
+    known: &Known,
+    stop_at_gap: bool,
+) -> Result<Outcome, Error> {
     use apogee_types::SysFlag;
     let transaction = record.sys_flag.transaction();
     let is_half = transaction == SysFlag::TRANSACTION_PREPARED
         || transaction == SysFlag::TRANSACTION_ROLLBACK;
     if is_half {
-        return Ok(());
+        return Ok(Outcome::Done);
     }
-    let queue = store.queues.find_or_create(record.topic, record.queue_id)?;
-    let is_indexed = index_end.is_some_and(|end| record.at <= end);
-    let keys = match store.index {
-        Some(_) if !is_indexed => queue.topic_hash.keys(record.properties),
-        _ => KeyHashes::default(),
+    let queue = match store.queues.find(record.topic, record.queue_id) {
+        None if known.dispatched <= record.at => {
+            Some(store.queues.find_or_create(record.topic, record.queue_id)?)
+        }
+        found => found,
     };
-    // A unit of a record that was lost must not stand in the way of the one that took its offset.
-    let known = queue.unit(record.queue_offset);
-    if known.is_some_and(|unit| unit.at != record.at) {
-        queue.truncate(record.at)?;
+    if let Some(queue) = queue {
+        let unit = Unit {
+            at: record.at,
+            len: record.len as u32,
+            tags_code: tags_code(record, &store.settings.delays_ms),
+        };
+        if put(store, &queue, record.queue_offset, &unit, stop_at_gap)? == Outcome::Gap {
+            return Ok(Outcome::Gap);
+        }
+        store.mark_dirty(&queue);
     }
-    store.enqueue(&Entry {
-        queue,
-        at: record.at,
-        len: record.len as u32,
-        tags_code: tags_code(record, &store.settings.delays_ms),
-        queue_offset: record.queue_offset,
-        stored_ms: record.stored_ms,
-        keys,
-    });
-    Ok(())
+    if known.indexed <= record.at {
+        let keys = TopicHash::of(record.topic).keys(record.properties);
+        store.put_keys(record.at, record.stored_ms, &keys)?;
+    }
+    Ok(Outcome::Done)
+}
+
+/// Brings a unit to its place. A topic may have been deleted and made again, so that two records
+/// claim one place: the later one has it.
+fn put(
+    store: &Store,
+    queue: &ConsumeQueue,
+    offset: QueueOffset,
+    unit: &Unit,
+    stop_at_gap: bool,
+) -> Result<Outcome, Error> {
+    let bounds = queue.bounds();
+    if bounds.end <= offset {
+        let is_of_earlier_life = unit.end() <= queue.log_end();
+        if !is_of_earlier_life {
+            if bounds.end < offset && stop_at_gap {
+                return Ok(Outcome::Gap);
+            }
+            queue.append(offset, unit)?;
+        }
+        return Ok(Outcome::Done);
+    }
+    match queue.unit(offset) {
+        // The code is left alone: delay levels may be other ones by now.
+        Some(there) if there.at == unit.at && there.len == unit.len => {}
+        Some(there) if there.at < unit.at => {
+            queue.cut(offset)?;
+            queue.append(offset, unit)?;
+        }
+        Some(there) if holds(&store.log, queue, offset, &there) => {}
+        None if offset < bounds.start => {}
+        Some(_) | None => queue.correct(offset, unit)?,
+    }
+    Ok(Outcome::Done)
 }
 
 /// The tag code of the record's unit; of a delayed message its delivery time. Spec `store.md` 3.1.
@@ -195,6 +374,23 @@ fn tags_code(record: &Record<'_>, delays_ms: &[Millis]) -> i64 {
         }
         _ => apogee_types::tags::code(find(record.properties, name::TAGS)),
     }
+}
+
+/// Says what will be cut off, unless it is nothing: the unwritten rest of a file is zeros.
+fn report_lost(store: &Store, end: LogOffset) {
+    /// What a crash leaves lies near the end.
+    const LOOK_LEN: u64 = 64 << 20;
+    let Some((file, place)) = store.log.segments.locate(end.0) else { return };
+    let bytes = file.slice(place, (file.len() - place).min(LOOK_LEN) as usize);
+    let Some(last) = bytes.iter().rposition(|byte| *byte != 0) else { return };
+    let record = Record::parse(&bytes);
+    let topic = record.as_ref().map_or("not known", |record| record.topic);
+    tracing::error!(
+        at = end.0,
+        topic,
+        len = last + 1,
+        "the log ends here: what follows is no whole record and is cut off"
+    );
 }
 
 /// Makes everything from `end` on zeros, so that no later start takes it for records.

@@ -18,7 +18,7 @@ impl Store {
         if 0 < deleted {
             let log_min = self.log_min();
             tracing::info!(deleted, log_min = log_min.0, "old commit-log files deleted");
-            self.queues.all().iter().for_each(|queue| queue.raise_min(log_min));
+            self.queues.all().iter().try_for_each(|queue| queue.raise_min(log_min))?;
             if let Some(index) = &self.index {
                 index.clean(log_min)?;
             }

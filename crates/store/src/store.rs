@@ -10,7 +10,7 @@ use apogee_types::{Clock, LogOffset, Message, Millis, QueueId, QueueOffset};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::checkpoint::{Checkpoint, CheckpointFile};
+use crate::checkpoint::{CheckpointFile, IndexMark};
 use crate::commit_log::{CommitLog, Entry};
 use crate::consume_queue::ConsumeQueue;
 use crate::disk::Disk;
@@ -103,18 +103,37 @@ pub struct Store {
     pub(crate) index: Option<Index>,
     checkpoint: CheckpointFile,
     /// Entries that are being brought into queues and index; one dispatch at a time.
-    dispatching: Mutex<Dispatch>,
+    pub(crate) dispatching: Mutex<Dispatch>,
     /// Queues with units that are not on the device.
     dirty: Mutex<Vec<Arc<ConsumeQueue>>>,
     is_closed: AtomicBool,
+    recovery: Recovery,
     _lock: Box<dyn Send + Sync>,
 }
 
 #[derive(Default)]
-struct Dispatch {
+pub(crate) struct Dispatch {
     batch: Vec<Entry>,
-    /// The newest record in a queue: what a checkpoint may say once the queues are flushed.
-    newest: Option<(Millis, LogOffset)>,
+    /// The newest record that was dispatched, and all before it: what a checkpoint may say once
+    /// queues and index are flushed.
+    pub(crate) newest: Option<Dispatched>,
+    /// An entry did not get into its queue: `newest` stays before it.
+    has_failed: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Dispatched {
+    pub at: LogOffset,
+    pub end: LogOffset,
+    pub stored_ms: Millis,
+}
+
+/// How much of the log was read at the start.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Recovery {
+    pub from: LogOffset,
+    pub to: LogOffset,
+    pub record_count: u64,
 }
 
 const ABORT: &str = "abort";
@@ -131,21 +150,20 @@ impl Store {
         let abort = settings.root.join(ABORT);
         let was_unclean = disk.read(&abort).map_err(Error::io(&abort))?.is_some();
         let checkpoint = CheckpointFile::open(&*disk, &settings.root)?;
-        let known = checkpoint.load();
         let log = CommitLog::open(Arc::clone(&disk), clock, &settings)?;
+        let known = crate::recovery::believe(checkpoint.load(), &log);
         let queues = Queues::open(Arc::clone(&disk), &settings.root, settings.queue_file_len)?;
         let index = if settings.index_enabled {
             Some(Index::open(
                 Arc::clone(&disk),
                 &settings.root,
-                settings.index_slot_count,
-                settings.index_entry_count,
-                was_unclean.then_some(known.index_ms),
+                (settings.index_slot_count, settings.index_entry_count),
+                was_unclean.then_some(&known),
             )?)
         } else {
             None
         };
-        let store = Self {
+        let mut store = Self {
             settings,
             disk,
             log,
@@ -155,9 +173,12 @@ impl Store {
             dispatching: Mutex::default(),
             dirty: Mutex::default(),
             is_closed: AtomicBool::new(false),
+            recovery: Recovery::default(),
             _lock: lock,
         };
-        crate::recovery::recover(&store, &known, was_unclean)?;
+        store.recovery = crate::recovery::recover(&store, &known, was_unclean)?;
+        // So that a crash does not begin where the last one did, or know only what Apache noted.
+        store.save_checkpoint(true)?;
         store
             .disk
             .replace(&abort, std::process::id().to_string().as_bytes())
@@ -196,9 +217,11 @@ impl Store {
                 return;
             }
             for entry in &batch {
-                self.enqueue(entry);
+                dispatch.has_failed |= !self.enqueue(entry);
+                if !dispatch.has_failed {
+                    dispatch.newest = Some(entry.into());
+                }
             }
-            dispatch.newest = batch.last().map(|entry| (entry.stored_ms, entry.at));
             for entry in &batch {
                 let (queue, tags_codes) = (&entry.queue, [entry.tags_code]);
                 let (topic, end) = (&*queue.topic, queue.bounds().end);
@@ -209,21 +232,35 @@ impl Store {
         }
     }
 
-    /// Brings one entry into its queue and the index.
-    pub(crate) fn enqueue(&self, entry: &Entry) {
+    /// Brings one entry into its queue and the index; whether it got there.
+    fn enqueue(&self, entry: &Entry) -> bool {
         let queue = &entry.queue;
         let unit = Unit { at: entry.at, len: entry.len, tags_code: entry.tags_code };
-        let put = queue.append(entry.queue_offset, &unit).and_then(|()| {
-            let index = self.index.iter();
-            index
-                .flat_map(|index| entry.keys.iter().map(move |hash| (index, hash)))
-                .try_for_each(|(index, hash)| index.put(hash, entry.at, entry.stored_ms))
-        });
-        if let Err(error) = put {
+        let put = queue
+            .append(entry.queue_offset, &unit)
+            .and_then(|()| self.put_keys(entry.at, entry.stored_ms, &entry.keys));
+        if let Err(error) = &put {
             tracing::error!(topic = &*queue.topic, queue = %queue.id, %error,
                 "a message is in the log but not in its queue; no more are taken: restart");
             self.log.refuse(format!("{error}"));
         }
+        self.mark_dirty(queue);
+        put.is_ok()
+    }
+
+    /// Brings the keys of one record into the index.
+    pub(crate) fn put_keys(
+        &self,
+        at: LogOffset,
+        stored_ms: Millis,
+        keys: &KeyHashes,
+    ) -> Result<(), Error> {
+        let Some(index) = &self.index else { return Ok(()) };
+        keys.iter().try_for_each(|hash| index.put(hash, at, stored_ms))
+    }
+
+    /// Sees to it that the next checkpoint brings the queue to the device.
+    pub(crate) fn mark_dirty(&self, queue: &Arc<ConsumeQueue>) {
         if !queue.is_dirty.swap(true, Ordering::Relaxed) {
             self.dirty.lock().push(Arc::clone(queue));
         }
@@ -245,25 +282,54 @@ impl Store {
         self.log.prepare()
     }
 
-    /// Brings queues to the device, then says so in the checkpoint.
+    /// Brings queues to the device, then says so in the checkpoint. The index, whose changes lie
+    /// scattered, follows when enough has come or nothing comes any more.
     pub fn checkpoint_step(&self) -> Result<(), Error> {
-        let newest = self.dispatching.lock().newest;
+        /// Log that is read again for the index after a crash: a second or less.
+        const INDEX_BEHIND_MAX: u64 = 256 << 20;
+        let known = self.checkpoint.load();
+        let Some(newest) = self.dispatching.lock().newest else { return Ok(()) };
+        let is_idle = newest.at == known.queues_at;
+        let is_far = known.index.end.plus(INDEX_BEHIND_MAX) <= newest.end;
+        if is_idle && (self.index.is_none() || newest.end == known.index.end) {
+            return Ok(());
+        }
+        self.save_checkpoint(is_idle || is_far)
+    }
+
+    fn save_checkpoint(&self, with_index: bool) -> Result<(), Error> {
+        let mut known = self.checkpoint.load();
+        let (newest, index_mark) = {
+            // Between two batches of entries, so that the mark does not cut through a record's.
+            let dispatch = self.dispatching.lock();
+            let Some(newest) = dispatch.newest else { return Ok(()) };
+            let index = self.index.as_ref().filter(|_| with_index && !dispatch.has_failed);
+            (newest, index.map(|index| index.mark(newest.end)))
+        };
         let dirty = std::mem::take(&mut *self.dirty.lock());
         for queue in dirty {
             queue.is_dirty.store(false, Ordering::Relaxed);
             queue.flush()?;
         }
-        let mut known = self.checkpoint.load();
-        if let Some((ms, at)) = newest
-            && at < self.log.flushed.get()
-        {
-            (known.queues_ms, known.queues_at, known.log_ms) = (ms, at, ms);
-            self.checkpoint.save(&known)?;
+        // A checkpoint must not speak of records that the device may lose.
+        self.log.flush()?;
+        if self.log.flushed.get() < newest.end {
+            return Ok(());
         }
-        Ok(())
+        (known.queues_ms, known.queues_at) = (newest.stored_ms, newest.at);
+        known.log_ms = newest.stored_ms;
+        if let (Some(index), Some((mark, end_ms))) = (&self.index, index_mark) {
+            index.flush()?;
+            (known.index, known.index_ms) = (mark, end_ms);
+        }
+        if self.index.is_none() {
+            known.index = IndexMark::default();
+        }
+        self.checkpoint.save(&known)
     }
 
-    /// Ends the use of the store in order.
+    /// Ends the use of the store in order. After a failure it is left as by a crash, so that the
+    /// next start looks at it.
     pub fn close(&self) -> Result<(), Error> {
         if self.is_closed.swap(true, Ordering::SeqCst) {
             return Ok(());
@@ -271,18 +337,19 @@ impl Store {
         self.log.refuse("the store is being closed".to_owned());
         self.log.flush()?;
         self.dispatch(&mut |_| {});
-        self.checkpoint_step()?;
-        if let Some(index) = &self.index {
-            index.flush()?;
-        }
-        let newest = self.dispatching.lock().newest;
-        if let Some((ms, at)) = newest {
-            let known = Checkpoint { log_ms: ms, queues_ms: ms, index_ms: ms, queues_at: at };
-            self.checkpoint.save(&known)?;
+        self.save_checkpoint(true)?;
+        if self.dispatching.lock().has_failed {
+            return Ok(());
         }
         self.log.drop_unused()?;
         let abort = self.settings.root.join(ABORT);
         self.disk.remove(&abort).map_err(Error::io(&abort))
+    }
+
+    /// How much of the log was read at the start.
+    #[must_use]
+    pub fn recovery(&self) -> Recovery {
+        self.recovery
     }
 
     #[must_use]
@@ -469,6 +536,13 @@ impl Store {
     }
 }
 
+impl From<&Entry> for Dispatched {
+    fn from(entry: &Entry) -> Self {
+        let end = entry.at.plus(u64::from(entry.len));
+        Self { at: entry.at, end, stored_ms: entry.stored_ms }
+    }
+}
+
 /// Collects wanted units; says how it went and where to go on.
 fn collect(
     queue: &ConsumeQueue,
@@ -482,14 +556,15 @@ fn collect(
     let mut next = from;
     let mut bytes = 0;
     queue.scan(from, |offset, unit| {
-        let is_full = limits.count <= units.len()
-            || (!units.is_empty() && limits.bytes < bytes + unit.len as usize);
+        let len = unit.map_or(0, |unit| unit.len as usize);
+        let is_full =
+            limits.count <= units.len() || (!units.is_empty() && limits.bytes < bytes + len);
         if is_full || from.plus(SCAN_COUNT_MAX) <= offset {
             return false;
         }
         next = offset.plus(1);
-        if wants(unit.tags_code) {
-            bytes += unit.len as usize;
+        if let Some(unit) = unit.filter(|unit| wants(unit.tags_code)) {
+            bytes += len;
             units.push(unit);
         }
         true
