@@ -44,6 +44,7 @@ pub fn standalone(config: Config, port: u16) -> anyhow::Result<()> {
             addr: broker_addr(&config).into(),
             ha_addr: store_host(&config).to_string().into(),
             listen_port: config.broker.listen_port,
+            advertised: config.broker.advertised_addresses.clone(),
             is_fixed: !config.broker.broker_ip1.is_empty(),
         };
         let names = Arc::new(open_names(&config, Some(own))?);
