@@ -127,8 +127,8 @@ pub fn config(bytes: &[u8]) {
     let (mut broker, mut store) = (BrokerSettings::default(), StoreSettings::default());
     let (mut net, mut names) = (NetSettings::default(), NamesrvSettings::default());
     let mut tables: [&mut dyn Settings; 4] = [&mut broker, &mut net, &mut store, &mut names];
-    // A few: to find what an unknown key may mean is slow, and each stands for itself.
-    for entry in entries.into_iter().take(6) {
+    // A few: to find what an unknown key may mean is slow, and each entry stands for itself.
+    for entry in entries.into_iter().take(2) {
         let assigned = settings::assign(&mut tables, &entry.key, &entry.value);
         assert!(!matches!(assigned, Assigned::Note(said) if said.contains("of this role")));
     }

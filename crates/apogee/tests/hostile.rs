@@ -1,5 +1,5 @@
-//! What no client would send, and clients that do not read: answered, bounded or cut off, and nobody
-//! else notices.
+//! What no client would send, and clients that do not read: answered, bounded or cut off, and
+//! nobody else notices.
 
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "raw sockets are its input")]
 

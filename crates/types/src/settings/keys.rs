@@ -283,21 +283,32 @@ pub fn nearest(key: &str) -> Option<&'static str> {
         .or_else(|| nearest().map(|(_, known)| known))
 }
 
-/// A key without the parts that are usually misspelt.
+/// Parts that are usually misspelt or left out, and what they are compared as.
+const ODD_PARTS: &[(&str, &str)] = &[
+    ("maped", "map"),
+    ("maoed", "map"),
+    ("mapped", "map"),
+    ("destory", "destroy"),
+    ("dledger", "dleger"),
+    ("enabled", ""),
+    ("enable", ""),
+];
+
+/// A key as it is compared.
 fn plain(key: &str) -> String {
-    let mut key = key.to_ascii_lowercase();
-    for (odd, plain) in [
-        ("maped", "map"),
-        ("maoed", "map"),
-        ("mapped", "map"),
-        ("destory", "destroy"),
-        ("dledger", "dleger"),
-        ("enabled", ""),
-        ("enable", ""),
-    ] {
-        key = key.replace(odd, plain);
+    let key = key.to_ascii_lowercase();
+    let mut plain = String::with_capacity(key.len());
+    let mut rest = key.as_str();
+    while let Some(first) = rest.chars().next() {
+        if let Some((odd, text)) = ODD_PARTS.iter().find(|(odd, _)| rest.starts_with(odd)) {
+            plain.push_str(text);
+            rest = &rest[odd.len()..];
+        } else {
+            plain.push(first);
+            rest = &rest[first.len_utf8()..];
+        }
     }
-    key
+    plain
 }
 
 /// Insertions, deletions, replacements and swaps of neighbours between two keys.
