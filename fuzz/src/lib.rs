@@ -5,6 +5,9 @@ use apogee_types::config::{GroupConfig, TopicConfig};
 use apogee_types::limits::FRAME_LEN_MAX;
 use apogee_types::record::Record;
 use apogee_types::route::{ClusterInfo, TopicRouteData};
+use apogee_types::settings::{
+    self, Assigned, BrokerSettings, NamesrvSettings, NetSettings, Settings, StoreSettings,
+};
 use apogee_types::{json, properties as pairs};
 use apogee_wire::output::Output;
 use apogee_wire::remoting::bodies::*;
@@ -29,6 +32,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("batch", batch),
     ("json_bodies", json_bodies),
     ("record", record),
+    ("config", config),
 ];
 
 /// Whole frames, one after the other.
@@ -113,6 +117,33 @@ pub fn record(bytes: &[u8]) {
         properties(record.properties);
         assert!(0 < record.len && record.len <= rest.len());
         rest = &rest[record.len..];
+    }
+}
+
+/// A file of settings, for a process with every role. What was set reads back as it was.
+pub fn config(bytes: &[u8]) {
+    let Ok(entries) = settings::file::parse(bytes) else { return };
+    assert!(entries.is_sorted_by(|before, after| before.line < after.line));
+    let (mut broker, mut store) = (BrokerSettings::default(), StoreSettings::default());
+    let (mut net, mut names) = (NetSettings::default(), NamesrvSettings::default());
+    let mut tables: [&mut dyn Settings; 4] = [&mut broker, &mut net, &mut store, &mut names];
+    let mut unknown_count = 0;
+    for entry in entries {
+        match settings::assign(&mut tables, &entry.key, &entry.value) {
+            Assigned::Note(said) => assert!(!said.contains("of this role"), "{said}"),
+            Assigned::Warning(said) if said.starts_with("unknown") => unknown_count += 1,
+            Assigned::Quietly | Assigned::Warning(_) | Assigned::Error(_) => {}
+        }
+        // To find what an unknown key may mean is slow.
+        if unknown_count == 2 {
+            break;
+        }
+    }
+    for table in tables {
+        for (key, text) in table.rows() {
+            assert_eq!(table.set(key.name, &text), Ok(()), "{key} = {text}");
+            assert_eq!(table.get(key.name).as_ref(), Some(&text), "{key}");
+        }
     }
 }
 

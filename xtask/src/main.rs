@@ -1,9 +1,11 @@
-//! Tasks of this workspace: tests with foreign clients, benchmarks against Apache RocketMQ.
+//! Tasks of this workspace: tests with foreign clients, fuzzing, benchmarks against Apache
+//! RocketMQ.
 
 #![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "a tool, not the product")]
 
 mod commands;
 mod compat;
+mod fuzz;
 mod peer_bench;
 mod peers;
 mod tools;
@@ -17,6 +19,8 @@ enum Task {
     Test,
     /// Run the suites of the foreign clients alone.
     Compat(compat::CompatArgs),
+    /// Run every fuzz target for a while, from the kept corpus.
+    Fuzz(fuzz::FuzzArgs),
     /// Measure Apogee against Apache RocketMQ and write docs/benchmarks.md.
     PeerBench(peer_bench::PeerBenchArgs),
 }
@@ -25,6 +29,7 @@ fn main() -> anyhow::Result<()> {
     match Task::parse() {
         Task::Test => compat::test(),
         Task::Compat(args) => compat::compat(&args),
+        Task::Fuzz(args) => fuzz::run(&args),
         Task::PeerBench(args) => peer_bench::run(&args),
     }
 }

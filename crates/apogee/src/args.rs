@@ -67,7 +67,7 @@ pub enum Command {
     Consume(ConsumeArgs),
     /// Measure any RocketMQ cluster.
     Bench(BenchArgs),
-    /// Make the links mqnamesrv, mqbroker, mqadmin and mqshutdown to this program.
+    /// Make the scripts mqnamesrv, mqbroker, mqadmin and mqshutdown, which run this program.
     Links {
         /// Where to make them.
         dir: PathBuf,

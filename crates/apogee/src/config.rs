@@ -8,15 +8,14 @@ use std::path::Path;
 
 use anyhow::Context;
 use apogee_types::settings::{
-    BrokerRole, BrokerSettings, Key, Known, NamesrvSettings, NetSettings, Settings, StoreSettings,
-    known, nearest,
+    self, Assigned, BrokerRole, BrokerSettings, Key, NamesrvSettings, NetSettings, Settings,
+    StoreSettings,
 };
 
 use crate::machine;
 use paths::Expanded;
 
 mod paths;
-mod properties;
 
 /// What one process is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,7 +128,7 @@ impl Config {
         )]
         let bytes = std::fs::read(path)
             .with_context(|| format!("cannot read the configuration file {}", path.display()))?;
-        let entries = properties::parse(&bytes).with_context(|| path.display().to_string())?;
+        let entries = settings::file::parse(&bytes).with_context(|| path.display().to_string())?;
         for entry in entries {
             self.set(&entry.key, &entry.value, Origin::File { path, line: entry.line });
         }
@@ -153,43 +152,11 @@ impl Config {
 
     /// Sets a key, or says what became of it.
     fn set(&mut self, key: &str, text: &str, origin: Origin<'_>) {
-        let has = |table: &&mut dyn Settings| table.get(key).is_some();
-        match self.tables().into_iter().find(has).map(|table| table.set(key, text)) {
-            Some(Ok(())) => {}
-            Some(Err(error)) => self.errors.push(format!("{origin}: {error}")),
-            None => self.explain(key, text, origin),
-        }
-    }
-
-    /// What a key does that no table of this role has.
-    fn explain(&mut self, key: &str, text: &str, origin: Origin<'_>) {
-        let text = text.trim();
-        match known(key) {
-            Some(Known::Ignored(reason)) => {
-                self.note(format!("{origin}: {key} changes nothing: {reason}"));
-            }
-            Some(Known::Renamed { key: now, note }) => {
-                self.warn(format!(
-                    "{origin}: {key} is not a key; {now} is the one that counts: {note}"
-                ));
-            }
-            Some(Known::Missing { default }) if !text.eq_ignore_ascii_case(default) => {
-                self.warn(format!(
-                    "{origin}: {key} = {text} has no effect yet; it is as if {default}"
-                ));
-            }
-            Some(Known::Refused { default, instead }) if !text.eq_ignore_ascii_case(default) => {
-                self.errors.push(format!("{origin}: {key} = {text}: {instead}"));
-            }
-            Some(Known::Missing { .. } | Known::Refused { .. }) => {}
-            None if is_declared(key) => {
-                self.note(format!("{origin}: {key} is not a setting of this role"));
-            }
-            None => {
-                let hint =
-                    nearest(key).map_or(String::new(), |key| format!("; did you mean {key}?"));
-                self.warn(format!("{origin}: unknown key {key}{hint}"));
-            }
+        match settings::assign(&mut self.tables(), key, text) {
+            Assigned::Quietly => {}
+            Assigned::Note(text) => self.note(format!("{origin}: {text}")),
+            Assigned::Warning(text) => self.warn(format!("{origin}: {text}")),
+            Assigned::Error(text) => self.errors.push(format!("{origin}: {text}")),
         }
     }
 
@@ -214,6 +181,13 @@ impl Config {
         }
         if self.store.ha_listen_port <= 0 {
             self.store.ha_listen_port = i32::from(self.broker.listen_port) + 1;
+        }
+        if self.role == Role::Broker && !self.broker.advertised_addresses.is_empty() {
+            self.warn(
+                "advertisedAddresses has no effect without a name server in the same process; \
+                 give this broker brokerIP1"
+                    .into(),
+            );
         }
         self.derive_role();
         self.clamp();
@@ -344,14 +318,6 @@ impl Config {
 fn variable(environment: &[(String, String)], name: &str) -> Option<String> {
     let found = environment.iter().find(|(variable, _)| variable == name);
     found.map(|(_, value)| value.clone()).filter(|value| !value.is_empty())
-}
-
-/// Whether a setting of any role has this key.
-fn is_declared(key: &str) -> bool {
-    [BrokerSettings::KEYS, StoreSettings::KEYS, NetSettings::KEYS, NamesrvSettings::KEYS]
-        .into_iter()
-        .flatten()
-        .any(|declared| declared.name == key)
 }
 
 #[cfg(test)]

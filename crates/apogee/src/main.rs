@@ -31,8 +31,13 @@ fn main() {
         Some(Call::Ours(ours)) => run(ours),
         Some(Call::Admin(args)) => exit(scripts::admin(&args)),
         Some(Call::Shutdown(role)) => scripts::shut_down(role.as_deref()).map(|code| exit(code)),
-        Some(Call::Wrong(message)) => {
+        Some(Call::Help(usage)) => {
+            println!("{usage}");
+            exit(0);
+        }
+        Some(Call::Wrong(message, usage)) => {
             eprintln!("{message}");
+            println!("{usage}");
             exit(1);
         }
     };

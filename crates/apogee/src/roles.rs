@@ -44,6 +44,7 @@ pub fn standalone(config: Config, port: u16) -> anyhow::Result<()> {
             addr: broker_addr(&config).into(),
             ha_addr: store_host(&config).to_string().into(),
             listen_port: config.broker.listen_port,
+            advertised: config.broker.advertised_addresses.clone(),
             is_fixed: !config.broker.broker_ip1.is_empty(),
         };
         let names = Arc::new(open_names(&config, Some(own))?);
@@ -356,19 +357,19 @@ async fn listen(config: &Config, port: u16, setting: &str) -> anyhow::Result<Box
 
 /// Why a store did not open, with what its operator can do.
 fn explain_store(error: apogee_store::Error) -> anyhow::Error {
+    let elsewhere = "choose another directory (storePathRootDir, --data)";
     let advice = match &error {
-        apogee_store::Error::Locked { .. } => {
-            "or choose another directory (storePathRootDir, --data)"
-        }
+        apogee_store::Error::Locked { .. } => "or ",
         apogee_store::Error::Io { source, .. } => match source.kind() {
-            io::ErrorKind::ReadOnlyFilesystem => {
-                "remount the file system writable, or choose another"
+            io::ErrorKind::ReadOnlyFilesystem => "remount the file system writable, or ",
+            io::ErrorKind::PermissionDenied => "give the directory and its files to this user, or ",
+            io::ErrorKind::StorageFull => "make room on the disk, or ",
+            io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
+                "a file stands where a directory should be: move it away, or "
             }
-            io::ErrorKind::PermissionDenied => "give the directory and its files to this user",
-            io::ErrorKind::StorageFull => "make room on the disk, or lower fileReservedTime",
-            _ => "see the log of the system",
+            _ => "see the log of the system, or ",
         },
-        _ => "the store was not touched",
+        _ => "the store was not touched; see the settings, or ",
     };
-    anyhow::anyhow!("cannot open the store: {error}; {advice}")
+    anyhow::anyhow!("cannot open the store: {error}; {advice}{elsewhere}")
 }

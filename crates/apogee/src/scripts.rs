@@ -2,6 +2,9 @@
 //! `mqshutdown`. Their command lines: spec `config.md` 1.5 and 1.7.
 
 use std::ffi::OsString;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use anyhow::Context;
@@ -29,15 +32,21 @@ pub enum Call {
     Ours(Vec<OsString>),
     Admin(Vec<String>),
     Shutdown(Option<String>),
-    /// A mistake: message, exit code 1.
-    Wrong(String),
+    /// `-h`: to standard output, exit code 0.
+    Help(&'static str),
+    /// A mistake: the message to standard error, the usage to standard output, exit code 1.
+    Wrong(String, &'static str),
 }
 
-/// What a command line means, whose first word is the name of the program.
+/// What a command line means. A script is named by its first argument, else by the program itself,
+/// which then is a link to ours.
 pub fn call(args: &[String]) -> Option<Call> {
     let program = Path::new(args.first()?).file_name()?.to_str()?;
-    let rest = &args[1..];
-    Some(match program {
+    let (name, rest) = match args.get(1).map(String::as_str) {
+        Some(name) if NAMES.contains(&name) => (name, &args[2..]),
+        _ => (program, &args[1..]),
+    };
+    Some(match name {
         "mqnamesrv" => server("namesrv", rest),
         "mqbroker" => server("broker", rest),
         "mqadmin" => Call::Admin(rest.to_vec()),
@@ -46,14 +55,24 @@ pub fn call(args: &[String]) -> Option<Call> {
     })
 }
 
-/// Makes the links in `dir`.
+/// Makes the scripts in `dir`. They are no links, because many call them as `sh mqbroker`; and like
+/// Apache RocketMQ's they lie in the `bin` of the home directory, unless that is set.
 pub fn link(dir: &Path) -> anyhow::Result<()> {
     let binary = std::env::current_exe()?;
+    let quoted = binary.display().to_string().replace('\'', r"'\''");
     for name in NAMES {
-        let link = dir.join(name);
-        std::os::unix::fs::symlink(&binary, &link)
-            .with_context(|| format!("cannot make the link {}", link.display()))?;
-        println!("{} -> {}", link.display(), binary.display());
+        let path = dir.join(name);
+        let failed = || format!("cannot make {}", path.display());
+        let text = format!(
+            "#!/bin/sh\n# Made by `apogee links`.\n\
+             : \"${{ROCKETMQ_HOME:=$(dirname \"$(dirname \"$(readlink -f \"$0\")\")\")}}\"\n\
+             export ROCKETMQ_HOME\nexec '{quoted}' {name} \"$@\"\n"
+        );
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(0o755);
+        let mut script = options.open(&path).with_context(failed)?;
+        script.write_all(text.as_bytes()).with_context(failed)?;
+        println!("{} -> {}", path.display(), binary.display());
     }
     Ok(())
 }
@@ -66,13 +85,22 @@ pub fn admin(_args: &[String]) -> i32 {
     1
 }
 
-/// `mqshutdown`: asks our servers of that role to stop. Exit code 1 if there is none.
+/// `mqshutdown`: asks our servers of that role to stop. Exit code 1 if there is none; as upstream 0
+/// for a word that is no role.
 pub fn shut_down(role: Option<&str>) -> anyhow::Result<i32> {
     let role = match role {
         Some(role @ ("broker" | "namesrv")) => role,
-        _ => {
-            println!("Usage: mqshutdown broker | namesrv");
+        Some(role @ ("controller" | "proxy")) => {
+            println!("No mq{role} running.");
             return Ok(1);
+        }
+        Some("brokerContainer") => {
+            println!("No broker container running.");
+            return Ok(1);
+        }
+        _ => {
+            println!("Usage: mqshutdown broker | namesrv | controller | proxy");
+            return Ok(0);
         }
     };
     let processes = running(role)?;
@@ -100,7 +128,9 @@ fn running(role: &str) -> anyhow::Result<Vec<Pid>> {
         let Some(pid) = raw.and_then(Pid::from_raw) else { continue };
         // Processes of others, and those that have just ended, cannot be read.
         let Ok(binary) = path.join("exe").read_link() else { continue };
-        let same = binary.file_name().map(ToOwned::to_owned) == own_name;
+        // The file may have been replaced by a newer one since.
+        let binary = binary.to_string_lossy().trim_end_matches(" (deleted)").to_owned();
+        let same = Path::new(&binary).file_name().map(ToOwned::to_owned) == own_name;
         if same && has_role(&command_line(&path), role) {
             found.push(pid);
         }
@@ -130,25 +160,29 @@ fn has_role(args: &[String], role: &str) -> bool {
 }
 
 /// A command line as commons-cli takes it, as one of ours.
-fn server(role: &str, args: &[String]) -> Call {
+fn server(role: &'static str, args: &[String]) -> Call {
     let mut ours: Vec<OsString> = vec!["apogee".into(), role.into()];
+    let mut is_help = false;
+    let wrong = |message: String| Call::Wrong(message, usage(role));
     let mut args = args.iter();
     while let Some(arg) = args.next() {
-        let Some((name, _, takes_value, attached)) = option(role, arg) else {
-            if arg.starts_with('-') {
-                return Call::Wrong(format!("Unrecognized option: {arg}\n{}", usage(role)));
+        let Some((name, short, takes_value, attached)) = option(role, arg) else {
+            match arg.as_str() {
+                "--enable-proxy" => return wrong(format!("{arg}: there is no proxy yet")),
+                _ if arg.starts_with('-') => return wrong(format!("Unrecognized option: {arg}")),
+                _ => continue,
             }
-            continue;
         };
+        is_help |= name == "help";
         ours.push(format!("--{name}").into());
         if takes_value {
             let Some(value) = attached.or(args.next().map(String::as_str)) else {
-                return Call::Wrong(format!("Missing argument for option: {arg}\n{}", usage(role)));
+                return wrong(format!("Missing argument for option: {short}"));
             };
             ours.push(value.trim_matches('"').into());
         }
     }
-    Call::Ours(ours)
+    if is_help { Call::Help(usage(role)) } else { Call::Ours(ours) }
 }
 
 /// The option that a word names, and the value in the same word.
@@ -175,19 +209,27 @@ fn option<'a>(
     options().find_map(joined)
 }
 
-fn usage(role: &str) -> String {
-    let (important, line) = match role {
-        "broker" => (" [-m]", " -m,--printImportantConfig   Print important config item\n"),
-        _ => ("", ""),
-    };
-    format!(
-        "usage: mq{role} [-c <arg>] [-h]{important} [-n <arg>] [-p]\n \
-         -c,--configFile <arg>       Config properties file\n \
-         -h,--help                   Print help\n\
-         {line} \
-         -n,--namesrvAddr <arg>      Name server address list, eg: 'localhost:9876;host2:9876'\n \
-         -p,--printConfigItem        Print all config items"
-    )
+/// As commons-cli formats it from upstream's options.
+fn usage(role: &str) -> &'static str {
+    match role {
+        "broker" => {
+            "\
+usage: mqbroker [-c <arg>] [-h] [-m] [-n <arg>] [-p]
+ -c,--configFile <arg>       Broker config properties file
+ -h,--help                   Print help
+ -m,--printImportantConfig   Print important config item
+ -n,--namesrvAddr <arg>      Name server address list, eg: '192.168.0.1:9876;192.168.0.2:9876'
+ -p,--printConfigItem        Print all config item"
+        }
+        _ => {
+            "\
+usage: mqnamesrv [-c <arg>] [-h] [-n <arg>] [-p]
+ -c,--configFile <arg>    Name server config properties file
+ -h,--help                Print help
+ -n,--namesrvAddr <arg>   Name server address list, eg: '192.168.0.1:9876;192.168.0.2:9876'
+ -p,--printConfigItem     Print all config items"
+        }
+    }
 }
 
 #[cfg(test)]
@@ -198,7 +240,7 @@ mod tests {
         let args: Vec<String> = line.split(' ').map(ToOwned::to_owned).collect();
         match call(&args) {
             Some(Call::Ours(args)) => args.join(" ".as_ref()).into_string().unwrap(),
-            Some(Call::Wrong(message)) => message.lines().next().unwrap().to_owned(),
+            Some(Call::Wrong(message, _)) => message,
             other => format!("{other:?}"),
         }
     }
@@ -215,7 +257,13 @@ mod tests {
             "apogee broker --namesrvAddr localhost:9876 --printConfigItem --printImportantConfig";
         assert_eq!(translated(line), ours);
         assert_eq!(translated("mqnamesrv -x"), "Unrecognized option: -x");
-        assert_eq!(translated("mqbroker -c"), "Missing argument for option: -c");
+        assert_eq!(translated("mqbroker -c"), "Missing argument for option: c");
+        assert_eq!(translated("mqbroker --conf"), "Missing argument for option: c");
+        assert_eq!(translated("apogee mqbroker -p"), "apogee broker --printConfigItem");
+        assert_eq!(
+            call(&["mqbroker", "-p", "-h"].map(Into::into)),
+            Some(Call::Help(usage("broker")))
+        );
         assert_eq!(translated("apogee broker"), "None");
     }
 
@@ -238,5 +286,7 @@ mod tests {
         assert!(has_role(&args("mqbroker -c f"), "broker"));
         assert!(!has_role(&args("mqbroker -c f"), "namesrv"));
         assert!(!has_role(&args("mqshutdown broker"), "broker"));
+        assert!(has_role(&args("/opt/apogee mqnamesrv -c f"), "namesrv"));
+        assert!(!has_role(&args("/opt/apogee mqshutdown namesrv"), "namesrv"));
     }
 }

@@ -1,4 +1,5 @@
-//! Bytes that no client would send: answered or cut off, and nobody else notices.
+//! What no client would send, and clients that do not read: answered, bounded or cut off, and
+//! nobody else notices.
 
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "raw sockets are its input")]
 
@@ -8,6 +9,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use server::Server;
 
 fn connect(server: &Server) -> TcpStream {
@@ -16,10 +18,11 @@ fn connect(server: &Server) -> TcpStream {
     stream
 }
 
-fn frame(header: &str) -> Vec<u8> {
-    let mut frame = (header.len() as u32 + 4).to_be_bytes().to_vec();
+fn frame(header: &str, body: &[u8]) -> Vec<u8> {
+    let mut frame = ((header.len() + body.len()) as u32 + 4).to_be_bytes().to_vec();
     frame.extend_from_slice(&(header.len() as u32).to_be_bytes());
     frame.extend_from_slice(header.as_bytes());
+    frame.extend_from_slice(body);
     frame
 }
 
@@ -34,11 +37,45 @@ fn answer(stream: &mut TcpStream) -> serde_json::Value {
     serde_json::from_slice(&rest[..header_len]).unwrap()
 }
 
-fn send_to(topic: &str) -> Vec<u8> {
-    frame(&format!(
+fn send(topic: &str, queue: i32, body: &[u8]) -> Vec<u8> {
+    let header = format!(
         r#"{{"code":310,"opaque":1,"extFields":{{"a":"g","b":"{topic}","c":"TBW102","d":"4",
-            "e":"0","f":"0","g":"1","h":"0","i":"","m":"false"}}}}"#
-    ))
+            "e":"{queue}","f":"0","g":"1","h":"0","i":"","m":"false"}}}}"#
+    );
+    frame(&header, body)
+}
+
+fn send_to(topic: &str) -> Vec<u8> {
+    send(topic, 0, b"")
+}
+
+fn pull(group: &str, topic: &str, queue: i32, offset: i64) -> Vec<u8> {
+    let header = format!(
+        r#"{{"code":11,"opaque":2,"extFields":{{"consumerGroup":"{group}","topic":"{topic}",
+            "queueId":"{queue}","queueOffset":"{offset}","maxMsgNums":"32","sysFlag":"4",
+            "commitOffset":"0","suspendTimeoutMillis":"0","subscription":"*","subVersion":"0"}}}}"#
+    );
+    frame(&header, b"")
+}
+
+/// Asks, and returns code and remark.
+fn ask(stream: &mut TcpStream, request: &[u8]) -> (i64, String) {
+    stream.write_all(request).unwrap();
+    let answer = answer(stream);
+    (answer["code"].as_i64().unwrap(), answer["remark"].as_str().unwrap_or_default().to_owned())
+}
+
+/// Memory of the server that no file backs, in MiB.
+fn own_memory(server: &Server) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.child.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
+}
+
+#[track_caller]
+fn is_served(stream: &mut TcpStream) {
+    assert_eq!(ask(stream, &send_to("good")).0, 0);
+    assert_eq!(ask(stream, &pull("g", "good", 0, 0)).0, 0);
 }
 
 #[test]
@@ -73,4 +110,134 @@ fn garbage_ends_its_own_connection_and_no_other() {
     }
     good.write_all(&send_to("good")).unwrap();
     assert_eq!(answer(&mut good)["code"], 0);
+}
+
+#[test]
+fn lengths_that_lie_end_their_connection() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), 23_541, "");
+    let mut good = connect(&server);
+    let lies: [&[u8]; 7] = [
+        b"\xff\xff\xff\xff\0\0\0\x02{}",
+        b"\x80\0\0\0\0\0\0\x02{}",
+        b"\0\0\0\0\0\0\0\x02{}",
+        b"\0\0\0\x03abc\0\0",
+        // One more than a frame may have.
+        b"\0\xff\xff\xfd\0\0\0\x02{}",
+        b"\0\0\0\x06\0\0\0\x03{}",
+        b"\0\0\0\x06\0\xff\xff\xff{}",
+    ];
+    for lie in lies {
+        let mut bad = connect(&server);
+        bad.write_all(lie).unwrap();
+        assert_eq!(bad.read(&mut [0; 64]).unwrap_or(0), 0, "{lie:?} was not cut off");
+        is_served(&mut good);
+    }
+}
+
+#[test]
+fn bad_requests_get_apache_s_codes_and_their_connection_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let conf = "autoCreateSubscriptionGroup=false\nmaxMessageSize=1000\n";
+    let server = Server::start(dir.path(), 23_561, conf);
+    let mut stream = connect(&server);
+    assert_eq!(ask(&mut stream, &send_to("good")).0, 0);
+    let long = "t".repeat(128);
+    for (request, code, words) in [
+        (send("good", 0, &[b'x'; 1001]), 13, "maxMessageSize"),
+        (send_to("a.b"), 29, "illegal characters"),
+        (send_to(" "), 29, "blank"),
+        (send_to(&long), 29, "longer than topic max length"),
+        (send("good", 4, b""), 29, "queueId[4] is illegal"),
+        (send_to("SCHEDULE_TOPIC_XXXX"), 16, "forbidden"),
+        (pull("nobody", "good", 0, 0), 26, "subscription group [nobody] does not exist"),
+        (pull("TOOLS_CONSUMER", "nothing", 0, 0), 17, "topic[nothing] not exist"),
+        (pull("TOOLS_CONSUMER", "good", 4, 0), 29, "queueId[4] is illegal"),
+        (pull("TOOLS_CONSUMER", "good", -1, 0), 29, "queueId[-1] is illegal"),
+        (pull("TOOLS_CONSUMER", "good", 0, 99), 21, "OFFSET_OVERFLOW_BADLY"),
+        (pull("TOOLS_CONSUMER", "good", 0, i64::MAX), 21, "OFFSET_OVERFLOW_BADLY"),
+        (frame(r#"{"code":4711,"opaque":1}"#, b""), 3, "4711"),
+        (frame(r#"{"code":310,"opaque":1}"#, b""), 29, "lacks the field"),
+    ] {
+        let (got, remark) = ask(&mut stream, &request);
+        let what = String::from_utf8_lossy(&request[8..request.len().min(250)]).into_owned();
+        assert_eq!(got, code, "{remark}; {what}");
+        assert!(remark.contains(words), "{remark}; {what}");
+    }
+    assert_eq!(ask(&mut connect(&server), &pull("TOOLS_CONSUMER", "good", 0, 0)).0, 0);
+}
+
+#[test]
+fn ten_thousand_silent_connections_cost_little_and_others_are_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), 23_581, "");
+    let mut good = connect(&server);
+    is_served(&mut good);
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
+    let before = own_memory(&server);
+    let mut silent = Vec::new();
+    while silent.len() < 10_000 {
+        silent.push(connect(&server));
+        if silent.len() % 1000 == 0 {
+            is_served(&mut good);
+        }
+    }
+    is_served(&mut connect(&server));
+    let grown = own_memory(&server) - before;
+    assert!(grown < 64, "{grown} MiB");
+}
+
+#[test]
+fn frames_that_promise_much_and_come_slowly_cost_what_has_come() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), 23_601, "");
+    let mut good = connect(&server);
+    is_served(&mut good);
+    let before = own_memory(&server);
+    let mut slow: Vec<_> = (0..500).map(|_| connect(&server)).collect();
+    let mut promise = 4_000_000_u32.to_be_bytes().to_vec();
+    promise.extend_from_slice(&[0, 0, 0, 2]);
+    slow.iter_mut().for_each(|stream| stream.write_all(&promise).unwrap());
+    for _ in 0..3 {
+        slow.iter_mut().for_each(|stream| stream.write_all(b"{").unwrap());
+        is_served(&mut good);
+    }
+    let grown = own_memory(&server) - before;
+    assert!(grown < 16, "{grown} MiB");
+}
+
+#[test]
+fn a_client_that_pulls_much_and_reads_nothing_costs_little_and_others_are_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), 23_621, "");
+    let mut good = connect(&server);
+    // Below the length from which records are sent without a copy.
+    for _ in 0..64 {
+        assert_eq!(ask(&mut good, &send("good", 0, &[b'x'; 3500])).0, 0);
+    }
+    let before = own_memory(&server);
+    let requests = pull("greedy", "good", 0, 0).repeat(20_000);
+    let greedy: Vec<_> = (0..8)
+        .map(|_| {
+            let mut stream = connect(&server);
+            // After it the server reads with a larger buffer.
+            let first = frame(r#"{"code":4711,"opaque":1}"#, &[0; 200_000]);
+            assert_eq!(ask(&mut stream, &first).0, 3);
+            stream.set_nonblocking(true).unwrap();
+            // As much as the sockets take.
+            let end = std::time::Instant::now() + Duration::from_millis(300);
+            let mut sent = 0;
+            while std::time::Instant::now() < end && sent < requests.len() {
+                match (&stream).write(&requests[sent..]) {
+                    Ok(len) => sent += len,
+                    Err(_) => std::thread::sleep(Duration::from_millis(10)),
+                }
+            }
+            is_served(&mut good);
+            stream
+        })
+        .collect();
+    let grown = own_memory(&server) - before;
+    assert!(grown < 64, "{grown} MiB for {} connections", greedy.len());
 }

@@ -1,7 +1,10 @@
 //! A client is told the address under which it reached the server: through `localhost`, through
-//! either of two interfaces, and through a port-forward into a network that it cannot reach.
+//! either of two interfaces, and through a port-forward into a network that it cannot reach. Behind
+//! a port that is published under another number it is told what `advertisedAddresses` says.
 //!
 //! Hosts are network namespaces, so this test must run as root.
+
+#![allow(clippy::disallowed_methods, reason = "a configuration file is its input")]
 
 use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
@@ -70,9 +73,12 @@ fn apogee_on(host: &str, arguments: &[&str]) -> Command {
 struct Server(Child);
 
 impl Server {
-    fn start(data: &std::path::Path) -> Self {
+    fn start(dir: &std::path::Path, conf: &str) -> Self {
+        let file = dir.join("broker.conf");
+        std::fs::write(&file, conf).expect("the directory is ours");
+        let (data, file) = (dir.join("data"), file.to_str().expect("a path that is text"));
         let data = data.to_str().expect("a path that is text");
-        let mut child = apogee_on(SERVER, &["--data", data])
+        let mut child = apogee_on(SERVER, &["--data", data, "-c", file])
             .stdout(Stdio::piped())
             .spawn()
             .expect("the server starts");
@@ -93,19 +99,19 @@ impl Drop for Server {
     }
 }
 
-/// Forwards `from`'s 127.0.0.1:9876 to `to`'s, as `kubectl port-forward` and `ssh -L` do: the
-/// server sees a connection from its own loopback.
-fn forward_port(from: &'static str, to: &'static str) {
+/// Forwards `port` of `from`'s 127.0.0.1 to `target` as `to` sees it, as `kubectl port-forward`
+/// and `ssh -L` do: the server sees a connection from its own loopback.
+fn forward_port(from: &'static str, port: u16, to: &'static str, target: &'static str) {
     let (bound, is_bound) = std::sync::mpsc::channel();
     thread(move || {
         enter(from);
-        let listener = TcpListener::bind("127.0.0.1:9876").expect("the forwarded port is free");
+        let listener = TcpListener::bind(("127.0.0.1", port)).expect("the port is free");
         bound.send(()).expect("the test waits for it");
         for client in listener.incoming() {
             let client = client.expect("a connection");
             thread(move || {
                 enter(to);
-                if let Ok(server) = TcpStream::connect("127.0.0.1:9876") {
+                if let Ok(server) = TcpStream::connect(target) {
                     relay(client, server);
                 }
             });
@@ -166,13 +172,18 @@ fn run(mut command: Command) -> Output {
 #[test]
 fn the_quickstart_works_from_anywhere_without_broker_ip1() {
     let hosts = Hosts::build();
-    let data = tempfile::tempdir().expect("a directory");
-    let server = Server::start(data.path());
+    let dir = tempfile::tempdir().expect("a directory");
+    // Who comes through the port that is published under another number arrives at an address of
+    // its own, as in a container.
+    let conf = "advertisedAddresses = 127.0.0.2:9876=127.0.0.1:19876; 10.77.2.0/24=10.77.2.1:10911";
+    let server = Server::start(dir.path(), conf);
     quickstart(SERVER, "localhost:9876");
     quickstart(NEAR, "10.77.1.1:9876");
     quickstart(OTHER, "10.77.2.1:9876");
-    forward_port(FAR, SERVER);
+    forward_port(FAR, 9876, SERVER, "127.0.0.1:9876");
     quickstart(FAR, "localhost:9876");
+    forward_port(FAR, 19876, SERVER, "127.0.0.2:9876");
+    quickstart(FAR, "localhost:19876");
     drop(server);
     drop(hosts);
 }

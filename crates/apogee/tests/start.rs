@@ -64,22 +64,37 @@ fn a_bad_value_ends_the_start_with_its_place() {
 #[test]
 fn under_the_names_of_the_scripts_it_behaves_as_they_do() {
     let dir = tempfile::tempdir().unwrap();
-    assert!(apogee(dir.path()).args(["links", "."]).status().unwrap().success());
+    std::fs::create_dir(dir.path().join("bin")).unwrap();
+    assert!(apogee(dir.path()).args(["links", "bin"]).status().unwrap().success());
     let fixture =
         concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/2m-2s-sync/broker-a.properties");
     let run = |name: &str, args: &[&str]| {
-        let output = Command::new(dir.path().join(name)).args(args).output().unwrap();
+        // Many call them so; it needs a script that the shell can read.
+        let mut command = Command::new("sh");
+        command.arg(dir.path().join("bin").join(name)).args(args);
+        let output = command.env_remove("ROCKETMQ_HOME").output().unwrap();
         (output.status.code(), String::from_utf8(output.stdout).unwrap())
     };
     let (code, settings) = run("mqbroker", &["-c", fixture, "-p"]);
     assert_eq!(code, Some(0));
     assert!(settings.contains("INFO main - brokerName=broker-a\n"), "{settings}");
+    let root = dir.path().canonicalize().unwrap().join("data/store");
+    let root = format!(" - storePathRootDir={}\n", root.display());
+    assert!(settings.contains(&root), "no {root} in {settings}");
     let (_, important) = run("mqbroker", &["-c", fixture, "-m"]);
     assert!(important.contains(" - brokerRole=SYNC_MASTER\n"), "{important}");
     assert!(!important.contains("longPollingEnable"), "{important}");
     let (_, settings) = run("mqnamesrv", &["-p"]);
     assert!(settings.contains(" - listenPort=9876\n"), "{settings}");
-    assert_eq!(run("mqshutdown", &["everything"]).0, Some(1));
+    let (code, usage) = run("mqnamesrv", &["-h"]);
+    assert!(code == Some(0) && usage.starts_with("usage: mqnamesrv [-c <arg>]"), "{usage}");
+    let (code, usage) = run("mqbroker", &["-x"]);
+    assert!(code == Some(1) && usage.starts_with("usage: mqbroker [-c <arg>]"), "{usage}");
+    let usage = "Usage: mqshutdown broker | namesrv | controller | proxy\n";
+    assert_eq!(run("mqshutdown", &["everything"]), (Some(0), usage.to_owned()));
+    assert_eq!(run("mqshutdown", &["proxy"]), (Some(1), "No mqproxy running.\n".to_owned()));
+    let direct = Command::new(dir.path().join("bin/mqbroker")).arg("-h").output().unwrap();
+    assert!(direct.status.success());
 }
 
 #[test]
@@ -99,6 +114,9 @@ fn shutdown_finds_the_running_server() {
         .spawn()
         .unwrap();
     assert!(first_lines(&mut server, 1).contains("ready"));
+    // An update replaces the program while it runs.
+    std::fs::remove_file(&binary).unwrap();
+    std::fs::copy(env!("CARGO_BIN_EXE_apogee"), &binary).unwrap();
     let stop = Command::new(dir.path().join("mqshutdown")).arg("namesrv").output().unwrap();
     let said = String::from_utf8(stop.stdout).unwrap();
     assert!(said.contains(&format!("The mqnamesrv({}) is running...", server.id())), "{said}");

@@ -64,6 +64,9 @@ const BUSY_PAUSE: Duration = Duration::from_millis(20);
 const READ_LEN_MIN: usize = 4 * 1024;
 /// What one read may bring at most, unless a frame is longer.
 const READ_LEN_MAX: usize = 256 * 1024;
+/// Answers beyond this are written before further requests are taken: a small request can have an
+/// answer a thousand times as long, and a peer may send thousands without reading.
+const OUTPUT_LEN_MAX: usize = 1024 * 1024;
 
 /// Moves frames until the connection ends, and says why it did.
 pub async fn pump(
@@ -101,10 +104,17 @@ impl Pump<'_> {
         let mut timer = pin!(sleep_until(Instant::now() + IDLE));
         loop {
             self.next(session, outbox, timer.as_mut()).await?;
-            self.take_frames(session)?;
-            session.after_batch(&mut self.output);
-            if !self.output.is_empty() {
-                self.write().await?;
+            let mut is_more = true;
+            while is_more {
+                is_more = self.take_frames(session)?;
+                session.after_batch(&mut self.output);
+                if !self.output.is_empty() {
+                    self.write().await?;
+                }
+            }
+            let limit = self.input.partial_since.map(|since| since + FRAME_TIME);
+            if let Some(limit) = limit.filter(|limit| *limit < timer.deadline()) {
+                timer.as_mut().reset(limit);
             }
         }
     }
@@ -153,18 +163,25 @@ impl Pump<'_> {
             next = next.min(since + FRAME_TIME);
         }
         self.input.shrink();
+        self.output = Output::default();
         timer.reset(next);
         Ok(())
     }
 
-    fn take_frames(&mut self, session: &mut dyn Session) -> Result<(), Closed> {
+    /// Hands over what has arrived; `true` if frames are left because so much is to be written.
+    fn take_frames(&mut self, session: &mut dyn Session) -> Result<bool, Closed> {
         let mut taken = 0;
+        let mut is_more = false;
         while let Some(frame) = frame::split(&self.input.filled()[taken..], FRAME_LEN_MAX)? {
             session.on_frame(&frame, &mut self.output)?;
             taken += frame.len;
+            is_more = OUTPUT_LEN_MAX <= self.output.len();
+            if is_more {
+                break;
+            }
         }
         self.input.consume(taken);
-        Ok(())
+        Ok(is_more)
     }
 
     /// Writes all of the output, with one call if the socket takes it.
@@ -278,5 +295,111 @@ impl Input {
 impl Drop for Input {
     fn drop(&mut self) {
         self.admission.give_back(self.admitted);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::SocketAddr;
+    use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
+
+    /// A pipe as a connection.
+    struct Pipe(DuplexStream);
+
+    impl Stream for Pipe {
+        fn local_addr(&self) -> SocketAddr {
+            ([127, 0, 0, 1], 1).into()
+        }
+
+        fn peer_addr(&self) -> SocketAddr {
+            self.local_addr()
+        }
+    }
+
+    impl AsyncRead for Pipe {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_read(cx, buffer)
+        }
+    }
+
+    impl AsyncWrite for Pipe {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Pin::new(&mut self.0).poll_write(cx, bytes)
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_flush(cx)
+        }
+
+        fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_shutdown(cx)
+        }
+    }
+
+    /// Answers every frame with so many bytes.
+    struct Generous {
+        answer_len: usize,
+        output_len_max: usize,
+    }
+
+    impl Session for Generous {
+        fn on_frame(&mut self, _: &FrameRef<'_>, output: &mut Output) -> Result<(), Closed> {
+            output.bytes.resize(output.bytes.len() + self.answer_len, 0);
+            self.output_len_max = self.output_len_max.max(output.len());
+            Ok(())
+        }
+    }
+
+    const FRAME: &[u8] = b"\0\0\0\x06\0\0\0\x02{}";
+
+    async fn serve(stream: DuplexStream, answer_len: usize) -> (Closed, usize) {
+        let mut session = Generous { answer_len, output_len_max: 0 };
+        let (outbox, admission) = (Outbox::default(), Arc::default());
+        let closed = pump(Box::new(Pipe(stream)), &mut session, &outbox, &admission).await;
+        (closed, session.output_len_max)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_byte_a_second_is_cut_off_when_its_frame_has_had_its_time() {
+        let (mut ours, theirs) = tokio::io::duplex(64);
+        let served = tokio::spawn(serve(theirs, 1));
+        let began = Instant::now();
+        ours.write_all(b"\0\x40\0\0\0\0\0\x02{}").await.unwrap();
+        while ours.write_all(b"x").await.is_ok() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        assert!(matches!(served.await.unwrap().0, Closed::TooSlow(_)));
+        let took = began.elapsed().as_secs();
+        assert!((60..=62).contains(&took), "after {took} s");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_for_much_and_reads_nothing_is_not_answered_beyond_a_bound_and_cut_off() {
+        let (mut ours, theirs) = tokio::io::duplex(1 << 20);
+        ours.write_all(&FRAME.repeat(5000)).await.unwrap();
+        let (closed, output_len_max) = serve(theirs, 256 * 1024).await;
+        assert!(matches!(closed, Closed::Idle(_)), "{closed}");
+        assert!(output_len_max <= OUTPUT_LEN_MAX + 256 * 1024, "{output_len_max} bytes");
+    }
+
+    #[tokio::test]
+    async fn what_did_not_fit_one_output_is_answered_with_the_next() {
+        let (mut ours, theirs) = tokio::io::duplex(1 << 20);
+        let served = tokio::spawn(serve(theirs, 256 * 1024));
+        ours.write_all(&FRAME.repeat(50)).await.unwrap();
+        ours.shutdown().await.unwrap();
+        let mut answers = Vec::new();
+        ours.read_to_end(&mut answers).await.unwrap();
+        assert_eq!(answers.len(), 50 * 256 * 1024);
+        assert!(matches!(served.await.unwrap().0, Closed::ByPeer));
     }
 }

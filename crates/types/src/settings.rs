@@ -6,15 +6,19 @@
 use std::fmt;
 use std::path::PathBuf;
 
+mod advertised;
+mod assign;
 mod broker;
+pub mod file;
 mod keys;
 mod namesrv;
 mod net;
 mod store;
 mod value;
 
+pub use advertised::AdvertisedAddresses;
+pub use assign::{Assigned, assign};
 pub use broker::BrokerSettings;
-pub use keys::{Known, known, nearest};
 pub use namesrv::NamesrvSettings;
 pub use net::NetSettings;
 pub use store::StoreSettings;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 pub struct Server {
-    child: Child,
+    pub child: Child,
     pub addr: String,
 }
 

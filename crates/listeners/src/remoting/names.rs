@@ -1,5 +1,6 @@
 //! The name server's state in this process, and how a broker of this process registers.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use apogee_broker::Broker;
@@ -7,7 +8,7 @@ use apogee_control::kv::ORDER_TOPIC_CONFIG;
 use apogee_control::{ChannelId, KvConfig, Registration, Routes};
 use apogee_store::Disk;
 use apogee_types::route::{BrokerData, TopicRouteData};
-use apogee_types::settings::NamesrvSettings;
+use apogee_types::settings::{AdvertisedAddresses, NamesrvSettings};
 use apogee_types::{Clock, json};
 use parking_lot::Mutex;
 
@@ -37,7 +38,9 @@ pub struct OwnBroker {
     pub addr: Arc<str>,
     pub ha_addr: Arc<str>,
     pub listen_port: u16,
-    /// `brokerIP1` is set: every client is told that address.
+    /// What clients are told that came a certain way.
+    pub advertised: AdvertisedAddresses,
+    /// `brokerIP1` is set: every other client is told that address.
     pub is_fixed: bool,
 }
 
@@ -139,16 +142,53 @@ impl NameServer {
         Ok(route)
     }
 
-    /// Tells the peer the address of our own broker under which it has just reached us: the same
-    /// port serves both roles. So it works through any forwarded port or second interface.
+    /// Tells the peer where it can dial our own broker.
     pub fn show(&self, broker: &mut BrokerData, peer: &Peer, version: i32) {
-        let Some(own) = self.own.as_ref().filter(|own| !own.is_fixed) else { return };
+        let Some(own) = &self.own else { return };
+        let Some(told) = own.told(peer.local, peer.addr.ip(), version) else { return };
         for addr in broker.broker_addrs.values_mut().filter(|addr| **addr == own.addr) {
-            let mut reached = peer.local;
-            if version < VERSION_ONE_PORT {
-                reached.set_port(own.listen_port);
-            }
-            *addr = reached.to_string().into();
+            *addr = told.as_str().into();
         }
+    }
+}
+
+impl OwnBroker {
+    /// What a client is told instead of what is registered: what the operator has set for the way
+    /// that it came; else nothing with `brokerIP1`; else the address under which it has just
+    /// reached us, because the same port serves both roles. So it works through any forwarded port
+    /// or second interface.
+    fn told(&self, local: SocketAddr, peer: IpAddr, version: i32) -> Option<String> {
+        if let Some(told) = self.advertised.find(local, peer) {
+            return Some(told.to_owned());
+        }
+        let port = if version < VERSION_ONE_PORT { self.listen_port } else { local.port() };
+        (!self.is_fixed).then(|| SocketAddr::new(local.ip(), port).to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use apogee_types::settings::Value;
+
+    #[test]
+    fn the_map_wins_over_broker_ip1_and_that_over_the_address_that_was_reached() {
+        let mut own = OwnBroker {
+            addr: "10.0.0.5:10911".into(),
+            ha_addr: "10.0.0.5:10912".into(),
+            listen_port: 10911,
+            advertised: AdvertisedAddresses::parse("10.0.0.5:9876=h:19876").expect("a map"),
+            is_fixed: false,
+        };
+        let told = |own: &OwnBroker, local: &str, version| {
+            let local = local.parse().expect("an address");
+            own.told(local, IpAddr::from([10, 1, 1, 1]), version)
+        };
+        assert_eq!(told(&own, "10.0.0.5:9876", 500).as_deref(), Some("h:19876"));
+        assert_eq!(told(&own, "10.0.0.6:9876", 500).as_deref(), Some("10.0.0.6:9876"));
+        assert_eq!(told(&own, "10.0.0.6:9876", 300).as_deref(), Some("10.0.0.6:10911"));
+        own.is_fixed = true;
+        assert_eq!(told(&own, "10.0.0.5:9876", 500).as_deref(), Some("h:19876"));
+        assert_eq!(told(&own, "10.0.0.6:9876", 500), None);
     }
 }

@@ -1,6 +1,6 @@
 //! The settings of a broker. Meaning and defaults: spec `config.md` 2.1.
 
-use super::settings;
+use super::{AdvertisedAddresses, settings};
 
 settings! {
     /// What a broker is, and what it allows.
@@ -18,6 +18,11 @@ settings! {
         "listenPort" listen_port: u16 = 10911, AtRestart important;
         /// Address given to every client. Unset: each is told the one under which it reached us.
         "brokerIP1" broker_ip1: String = String::new(), AtRestart important;
+        /// What clients are told that came a certain way, before brokerIP1: an address of ours that
+        /// they reached, or their network, then what they can dial. The first that fits wins:
+        /// `10.0.0.5:9876=203.0.113.7:19876; 192.168.0.0/16=192.168.1.9:10911`.
+        "advertisedAddresses" advertised_addresses: AdvertisedAddresses =
+            AdvertisedAddresses::default(), AtRestart;
         /// Address given to slaves. Unset: like brokerIP1.
         "brokerIP2" broker_ip2: String = String::new(), AtRestart;
         /// What clients may do: 6 read and write, 4 read only, 2 write only.

@@ -253,9 +253,15 @@ const IGNORED: &[(&str, &str)] = &[
     ),
 ];
 
+/// Longer than any key with its mistakes; comparing costs the product of two lengths.
+const KEY_LEN_MAX: usize = 100;
+
 /// The known key that `key` most likely means. Steps of spec `config.md` 7.3.
 #[must_use]
 pub fn nearest(key: &str) -> Option<&'static str> {
+    if KEY_LEN_MAX < key.len() {
+        return None;
+    }
     let keys = || {
         let tables =
             [BrokerSettings::KEYS, StoreSettings::KEYS, NamesrvSettings::KEYS, NetSettings::KEYS];
@@ -263,33 +269,46 @@ pub fn nearest(key: &str) -> Option<&'static str> {
         let ignored = IGNORED.iter().flat_map(|(_, keys)| keys.split_whitespace());
         declared.chain(MISSING.iter().map(|(key, _)| *key)).chain(ignored)
     };
-    let same = |known: &&str| plain(known) == plain(key);
-    let close = |known: &&'static str| Some((distance(known, key), *known));
+    let meant = plain(key);
     let limit = (key.len() / 6).max(2);
-    keys().find(|known| known.eq_ignore_ascii_case(key)).or_else(|| keys().find(same)).or_else(
-        || {
-            let (distance, known) =
-                keys().filter_map(|known| close(&known)).min_by_key(|(d, _)| *d)?;
-            (distance <= limit).then_some(known)
-        },
-    )
+    // No fewer changes than the lengths differ.
+    let is_near = |known: &&str| known.len().abs_diff(key.len()) <= limit;
+    let nearest = || {
+        let near = keys().filter(is_near).map(|known| (distance(known, key), known));
+        near.min_by_key(|(distance, _)| *distance).filter(|(distance, _)| *distance <= limit)
+    };
+    keys()
+        .find(|known| known.eq_ignore_ascii_case(key))
+        .or_else(|| keys().find(|known| plain(known) == meant))
+        .or_else(|| nearest().map(|(_, known)| known))
 }
 
-/// A key without the parts that are usually misspelt.
+/// Parts that are usually misspelt or left out, and what they are compared as.
+const ODD_PARTS: &[(&str, &str)] = &[
+    ("maped", "map"),
+    ("maoed", "map"),
+    ("mapped", "map"),
+    ("destory", "destroy"),
+    ("dledger", "dleger"),
+    ("enabled", ""),
+    ("enable", ""),
+];
+
+/// A key as it is compared.
 fn plain(key: &str) -> String {
-    let mut key = key.to_ascii_lowercase();
-    for (odd, plain) in [
-        ("maped", "map"),
-        ("maoed", "map"),
-        ("mapped", "map"),
-        ("destory", "destroy"),
-        ("dledger", "dleger"),
-        ("enabled", ""),
-        ("enable", ""),
-    ] {
-        key = key.replace(odd, plain);
+    let key = key.to_ascii_lowercase();
+    let mut plain = String::with_capacity(key.len());
+    let mut rest = key.as_str();
+    while let Some(first) = rest.chars().next() {
+        if let Some((odd, text)) = ODD_PARTS.iter().find(|(odd, _)| rest.starts_with(odd)) {
+            plain.push_str(text);
+            rest = &rest[odd.len()..];
+        } else {
+            plain.push(first);
+            rest = &rest[first.len_utf8()..];
+        }
     }
-    key
+    plain
 }
 
 /// Insertions, deletions, replacements and swaps of neighbours between two keys.
