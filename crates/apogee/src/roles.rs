@@ -272,6 +272,8 @@ fn delete_old(store: &Store, policy: &settings::StoreSettings) -> Result<(), apo
     if is_forced || is_time {
         store.delete_older(before_ms, policy.delete_file_batch_max as usize)?;
     }
+    let limit_percent = f64::from(policy.disk_space_warning_level_ratio);
+    store.set_over_limit(limit_percent < store.disk_used_ratio()? * 100.0);
     Ok(())
 }
 

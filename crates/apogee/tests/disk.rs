@@ -7,7 +7,10 @@ mod server;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
+use apogee_client::{Message, Producer};
+use apogee_types::route::MessageQueue;
 use server::Server;
 
 /// A file system in memory.
@@ -121,4 +124,69 @@ fn a_store_that_cannot_be_written_is_refused_with_the_reason() {
     let file = dir.path().join("file");
     std::fs::write(&file, "").unwrap();
     says(&refused(&file, 23_761), &["a file stands where a directory should be"]);
+}
+
+#[test]
+fn a_disk_that_is_full_at_the_start_is_refused_with_the_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let mount = Mount::new(&dir.path().join("full"), "64k");
+    std::fs::write(mount.0.join("ballast"), vec![1; 60_000]).unwrap();
+    says(&refused(&mount.0, 23_781), &["make room"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_disk_that_fills_up_refuses_sends_serves_reads_and_takes_sends_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mount = Mount::new(&dir.path().join("data"), "48m");
+    let ballast = mount.0.join("ballast");
+    std::fs::write(&ballast, vec![1; 16 << 20]).unwrap();
+    let conf = "mappedFileSizeCommitLog=1048576\nmappedFileSizeConsumeQueue=6000\n\
+                maxHashSlotNum=1000\nmaxIndexNum=4000\ncleanFileForciblyEnable=false\n\
+                brokerName=b\n";
+    let server = Server::start(dir.path(), 23_801, conf);
+    let client = apogee_client::PullConsumer::new(&server.addr, "g").unwrap();
+    client.client().create_topic("full", 1).await.unwrap();
+    let producer = Producer::builder(&server.addr).group("p").retries(0).start().await.unwrap();
+    let mut acknowledged = Vec::new();
+    let refusal = loop {
+        // Too short for the client to compress.
+        let body = format!("{} {}", acknowledged.len(), "x".repeat(4000));
+        match producer.send(Message::new("full", body.clone())).await {
+            Ok(_) => acknowledged.push(body),
+            Err(error) => break error.to_string(),
+        }
+        assert!(acknowledged.len() < 12_000, "more than the disk holds");
+    };
+    assert!(refusal.contains("disk"), "{refusal}");
+    assert_eq!(read_all(&client).await, acknowledged);
+    std::fs::remove_file(&ballast).unwrap();
+    let end = Instant::now() + Duration::from_secs(30);
+    loop {
+        let body = "after".to_owned();
+        match producer.send(Message::new("full", body.clone())).await {
+            Ok(_) => break acknowledged.push(body),
+            Err(error) => assert!(Instant::now() < end, "still refused: {error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert_eq!(read_all(&client).await, acknowledged);
+    drop(server);
+    let server = Server::start(dir.path(), 23_821, conf);
+    let client = apogee_client::PullConsumer::new(&server.addr, "g").unwrap();
+    assert_eq!(read_all(&client).await, acknowledged);
+}
+
+/// The bodies of the only queue, in order.
+async fn read_all(client: &apogee_client::PullConsumer) -> Vec<String> {
+    let queue = MessageQueue::new("full", "b", 0);
+    let mut bodies = Vec::new();
+    loop {
+        let from = bodies.len() as i64;
+        let pulled = client.pull(&queue, "*", from, 32, Duration::from_millis(1)).await.unwrap();
+        if pulled.messages.is_empty() {
+            return bodies;
+        }
+        let texts = pulled.messages.iter().map(|it| String::from_utf8(it.body.to_vec()).unwrap());
+        bodies.extend(texts);
+    }
 }

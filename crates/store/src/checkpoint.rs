@@ -55,6 +55,7 @@ impl CheckpointFile {
     pub fn open(disk: &dyn Disk, root: &Path) -> Result<Self, Error> {
         let path = root.join(NAME);
         let file = disk.open(&path, LEN).map_err(Error::io(&path))?;
+        file.allocate(0, LEN).map_err(Error::io(&path))?;
         Ok(Self { path, file })
     }
 

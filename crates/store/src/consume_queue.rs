@@ -19,6 +19,10 @@ use crate::segments::Segments;
 
 pub const UNIT_LEN: u64 = 20;
 
+/// How much space is taken from the disk at once.
+const ALLOCATED_LEN_MIN: u64 = 4096;
+const ALLOCATED_LEN_MAX: u64 = 64 * 1024;
+
 /// The length in a unit that only fills the space of a message that is lost.
 const BLANK_LEN: u32 = 0x7FFF_FFFF;
 
@@ -44,6 +48,9 @@ pub struct ConsumeQueue {
     flushed: AtomicU64,
     /// The offset that the next appended message gets. Written under the log's tail lock only.
     next: AtomicU64,
+    /// From the place of the first write since the start up to here, as bytes of the row, units
+    /// have space on the disk. Appended to by one thread at a time, as the units are.
+    allocated: AtomicU64,
     /// Stands in the list of queues to be flushed.
     pub(crate) is_dirty: AtomicBool,
 }
@@ -68,6 +75,7 @@ impl ConsumeQueue {
             end: AtomicU64::new(0),
             flushed: AtomicU64::new(0),
             next: AtomicU64::new(0),
+            allocated: AtomicU64::new(0),
             is_dirty: AtomicBool::new(false),
         };
         queue.find_end();
@@ -241,7 +249,14 @@ impl ConsumeQueue {
     }
 
     fn write(&self, offset: u64, unit: &Unit) -> Result<(), Error> {
-        let (file, place) = self.segments.locate_or_create(offset * UNIT_LEN)?;
+        let at = offset * UNIT_LEN;
+        let (file, place) = self.segments.locate_or_create(at)?;
+        if self.allocated.load(Ordering::Relaxed) < at + UNIT_LEN {
+            // As much again as there is: a queue with few messages costs little.
+            let to = (place + at.clamp(ALLOCATED_LEN_MIN, ALLOCATED_LEN_MAX)).min(file.len());
+            file.allocate(place, to).map_err(Error::io(self.segments.path(at - place)))?;
+            self.allocated.store(at - place + to, Ordering::Relaxed);
+        }
         let mut bytes = [0; UNIT_LEN as usize];
         bytes[..8].copy_from_slice(&unit.at.0.to_be_bytes());
         bytes[8..12].copy_from_slice(&unit.len.to_be_bytes());
@@ -292,6 +307,7 @@ impl ConsumeQueue {
         self.end.store(end, Ordering::Release);
         self.next.store(end, Ordering::Relaxed);
         self.flushed.fetch_min(end, Ordering::Relaxed);
+        self.allocated.fetch_min(end * UNIT_LEN, Ordering::Relaxed);
     }
 }
 

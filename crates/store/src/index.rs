@@ -7,6 +7,7 @@
 //! A slot names the newest entry of its chain. A crash may leave slots and header newer than the
 //! entries, so after one a file is set back to what the checkpoint says that the device has.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,6 +21,8 @@ use crate::error::Error;
 const HEADER_LEN: u64 = 40;
 const SLOT_LEN: u64 = 4;
 const ENTRY_LEN: u64 = 20;
+/// How much space is taken from the disk at once for entries.
+const ALLOCATED_LEN: u64 = 256 * 1024;
 
 /// The start of a topic's key hashes, which continue with the key. A queue keeps it.
 #[derive(Debug, Clone, Copy)]
@@ -111,6 +114,8 @@ struct IndexFile {
     header: Header,
     /// Entries below are on the device.
     synced: u32,
+    /// The bytes below have space on the disk, as far as this process has seen to it.
+    allocated: u64,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -232,6 +237,7 @@ impl Index {
             files.push(self.create(stored_ms, before)?);
         }
         let file = files.last_mut().expect("one was just made");
+        file.allocate(self.slot_count).map_err(Error::io(&file.path))?;
         file.put(hash, at, stored_ms, self.slot_count);
         Ok(())
     }
@@ -372,7 +378,7 @@ impl Index {
         file.read_at(0, &mut bytes);
         let header = Header::decode(&bytes);
         // Of an old file only what the device is known to have will be kept.
-        Ok(IndexFile { path, number, file, header, synced: header.next_entry })
+        Ok(IndexFile { path, number, file, header, synced: header.next_entry, allocated: 0 })
     }
 }
 
@@ -447,6 +453,17 @@ impl IndexFile {
         let mut bytes = [0; SLOT_LEN as usize];
         self.file.read_at(slot_at(slot), &mut bytes);
         u32::from_be_bytes(bytes)
+    }
+
+    /// Sees to it that the next entry and every slot have space on the disk.
+    fn allocate(&mut self, slot_count: u32) -> io::Result<()> {
+        let need = entry_at(slot_count, self.header.next_entry + 1);
+        if self.allocated < need {
+            let to = (need + ALLOCATED_LEN).min(self.file.len());
+            self.file.allocate(self.allocated, to)?;
+            self.allocated = to;
+        }
+        Ok(())
     }
 
     fn put(&mut self, hash: u32, at: LogOffset, stored_ms: Millis, slot_count: u32) {

@@ -397,7 +397,9 @@ fn report_lost(store: &Store, end: LogOffset) {
 fn cut(store: &Store, end: u64) -> Result<(), Error> {
     store.log.segments.truncate(end.max(1))?;
     if let Some((file, place)) = store.log.segments.locate(end) {
-        file.zero(place, file.len()).map_err(Error::io(Path::new("commitlog")))?;
+        let zeroed = file.zero(place, file.len()).and_then(|()| file.sync(place, file.len()));
+        // Before anything is appended: else a crash could show it in front of what was cut off.
+        zeroed.map_err(Error::io(Path::new("commitlog")))?;
     }
     Ok(())
 }

@@ -106,6 +106,10 @@ pub struct Store {
     pub(crate) dispatching: Mutex<Dispatch>,
     /// Queues with units that are not on the device.
     dirty: Mutex<Vec<Arc<ConsumeQueue>>>,
+    /// Entries could not be dispatched because the disk is full; they are tried again.
+    is_short_of_room: AtomicBool,
+    /// The disk is fuller than `diskSpaceWarningLevelRatio` allows.
+    is_over_limit: AtomicBool,
     is_closed: AtomicBool,
     recovery: Recovery,
     _lock: Box<dyn Send + Sync>,
@@ -172,6 +176,8 @@ impl Store {
             checkpoint,
             dispatching: Mutex::default(),
             dirty: Mutex::default(),
+            is_short_of_room: AtomicBool::new(false),
+            is_over_limit: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
             recovery: Recovery::default(),
             _lock: lock,
@@ -189,6 +195,7 @@ impl Store {
     /// Appends a message. It can be read after the next [`dispatch`](Self::dispatch); with
     /// synchronous flush once it is on the device.
     pub fn append(&self, message: &Message<'_>) -> Result<Appended, AppendError> {
+        self.check_room()?;
         let queue = self.queue_for_append(message)?;
         let keys = self.key_hashes(&queue, message.properties);
         self.log.append(message, queue, keys)
@@ -197,6 +204,7 @@ impl Store {
     /// Appends messages of one topic and queue: all or none, side by side.
     pub fn append_batch(&self, messages: &[Message<'_>]) -> Result<Batch, AppendError> {
         let first = messages.first().ok_or(AppendError::EmptyBatch)?;
+        self.check_room()?;
         let queue = self.queue_for_append(first)?;
         let keys = |message: &Message<'_>| self.key_hashes(&queue, message.properties);
         let keys = messages.iter().map(keys).collect();
@@ -208,7 +216,7 @@ impl Store {
     pub fn dispatch(&self, arrived: &mut dyn FnMut(Arrival<'_>)) {
         // One at a time; who comes second finds its entries dispatched by the first, or comes
         // again: the first one looks once more after it is done.
-        while self.log.has_entries() {
+        while self.log.has_entries() || self.is_short_of_room.load(Ordering::Acquire) {
             let Some(mut dispatch) = self.dispatching.try_lock() else { return };
             let mut batch = std::mem::take(&mut dispatch.batch);
             self.log.take_entries(&mut batch);
@@ -216,36 +224,56 @@ impl Store {
                 dispatch.batch = batch;
                 return;
             }
-            for entry in &batch {
-                dispatch.has_failed |= !self.enqueue(entry);
-                if !dispatch.has_failed {
-                    dispatch.newest = Some(entry.into());
-                }
-            }
-            for entry in &batch {
+            let done = self.enqueue_all(&batch, &mut dispatch);
+            for entry in &batch[..done] {
                 let (queue, tags_codes) = (&entry.queue, [entry.tags_code]);
                 let (topic, end) = (&*queue.topic, queue.bounds().end);
                 arrived(Arrival { topic, queue: queue.id, end, tags_codes: &tags_codes });
             }
-            batch.clear();
+            batch.drain(..done);
+            let is_short = !batch.is_empty();
             dispatch.batch = batch;
+            self.is_short_of_room.store(is_short, Ordering::Release);
+            if is_short {
+                return;
+            }
         }
     }
 
-    /// Brings one entry into its queue and the index; whether it got there.
-    fn enqueue(&self, entry: &Entry) -> bool {
+    /// Brings entries into their queues and the index; how many got there before the disk was
+    /// full. Those that follow are kept until there is room, and no more are taken.
+    fn enqueue_all(&self, batch: &[Entry], dispatch: &mut Dispatch) -> usize {
+        for (done, entry) in batch.iter().enumerate() {
+            let queue = &entry.queue;
+            match self.enqueue(entry) {
+                Ok(()) if dispatch.has_failed => {}
+                Ok(()) => dispatch.newest = Some(entry.into()),
+                Err(error) if error.is_disk_full() => {
+                    if !self.is_short_of_room.load(Ordering::Relaxed) {
+                        tracing::error!(topic = &*queue.topic, queue = %queue.id, %error,
+                            "the disk is full: messages in the log wait for their queue, no more \
+                             are taken until there is room");
+                    }
+                    return done;
+                }
+                Err(error) => {
+                    tracing::error!(topic = &*queue.topic, queue = %queue.id, %error,
+                        "a message is in the log but not in its queue; no more are taken: restart");
+                    self.log.refuse(error.to_string());
+                    dispatch.has_failed = true;
+                }
+            }
+        }
+        batch.len()
+    }
+
+    /// Brings one entry into its queue and the index; what is there already stays.
+    fn enqueue(&self, entry: &Entry) -> Result<(), Error> {
         let queue = &entry.queue;
         let unit = Unit { at: entry.at, len: entry.len, tags_code: entry.tags_code };
-        let put = queue
-            .append(entry.queue_offset, &unit)
-            .and_then(|()| self.put_keys(entry.at, entry.stored_ms, &entry.keys));
-        if let Err(error) = &put {
-            tracing::error!(topic = &*queue.topic, queue = %queue.id, %error,
-                "a message is in the log but not in its queue; no more are taken: restart");
-            self.log.refuse(format!("{error}"));
-        }
         self.mark_dirty(queue);
-        put.is_ok()
+        queue.append(entry.queue_offset, &unit)?;
+        self.put_keys(entry.at, entry.stored_ms, &entry.keys)
     }
 
     /// Brings the keys of one record into the index.
@@ -338,7 +366,7 @@ impl Store {
         self.log.flush()?;
         self.dispatch(&mut |_| {});
         self.save_checkpoint(true)?;
-        if self.dispatching.lock().has_failed {
+        if self.dispatching.lock().has_failed || self.is_short_of_room.load(Ordering::Acquire) {
             return Ok(());
         }
         self.log.drop_unused()?;
@@ -368,6 +396,20 @@ impl Store {
         self.log.visible()
     }
 
+    /// While the disk is too full, no message is taken; what is there is served. Told by the
+    /// retention service.
+    pub fn set_over_limit(&self, is_over: bool) {
+        if self.is_over_limit.swap(is_over, Ordering::Relaxed) != is_over {
+            if is_over {
+                tracing::error!(
+                    "the disk is too full: no more messages are taken until there is room"
+                );
+            } else {
+                tracing::info!("the disk has room again: messages are taken");
+            }
+        }
+    }
+
     /// How full the file system of the commit log is, from 0 to 1.
     pub fn disk_used_ratio(&self) -> Result<f64, Error> {
         let dir = &self.settings.commit_log_dir;
@@ -382,6 +424,7 @@ impl Store {
 
     /// Why no more messages are taken, if so.
     pub fn check_writable(&self) -> Result<(), AppendError> {
+        self.check_room()?;
         self.log.check_writable()
     }
 
@@ -521,7 +564,19 @@ impl Store {
 
     fn queue_for_append(&self, message: &Message<'_>) -> Result<Arc<ConsumeQueue>, AppendError> {
         let queue = self.queues.find_or_create(message.topic, message.queue_id);
-        queue.map_err(|error| AppendError::NotWritable(error.to_string()))
+        Ok(queue?)
+    }
+
+    fn check_room(&self) -> Result<(), AppendError> {
+        if self.is_short_of_room.load(Ordering::Relaxed) {
+            let reason = "messages in the log wait for space in their queues";
+            return Err(AppendError::DiskFull(reason.to_owned()));
+        }
+        if self.is_over_limit.load(Ordering::Relaxed) {
+            let reason = "it is fuller than diskSpaceWarningLevelRatio allows";
+            return Err(AppendError::DiskFull(reason.to_owned()));
+        }
+        Ok(())
     }
 
     /// The keys under which the index is to find a record; none where there is no index.
