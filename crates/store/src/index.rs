@@ -320,10 +320,9 @@ impl Index {
         self.remove_from(keep)?;
         let mut files = self.files.lock();
         match files.last_mut() {
+            // Also if the header says no more than the mark: slots may be newer than it.
             Some(file) if file.holds(mark) => {
-                if mark.next_entry < u64::from(file.header.next_entry) {
-                    file.cut(mark.next_entry as u32, self.slot_count);
-                }
+                file.cut(mark.next_entry as u32, self.slot_count);
                 Ok(())
             }
             // The file has fewer entries than it had, or the one that was meant is gone. Those
@@ -395,7 +394,9 @@ struct KeyEntry {
 impl IndexFile {
     /// Has what the mark says, and maybe more.
     fn holds(&self, mark: &IndexMark) -> bool {
-        self.number == mark.file && mark.next_entry <= u64::from(self.header.next_entry)
+        let has_entries = 1 < mark.next_entry;
+        let has_them_all = mark.next_entry <= u64::from(self.header.next_entry);
+        self.number == mark.file && has_entries && has_them_all
     }
 
     /// The entries that are not on the device.
@@ -427,7 +428,8 @@ impl IndexFile {
                 newest.insert(slot, 0);
             }
         }
-        for number in 1..next_entry {
+        let looked_at = if newest.is_empty() { 1..1 } else { 1..next_entry };
+        for number in looked_at {
             let hash = self.entry(slot_count, number).hash;
             if let Some(newest) = newest.get_mut(&(hash % slot_count)) {
                 *newest = number;

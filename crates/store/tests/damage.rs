@@ -9,8 +9,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use apogee_store::{Disk, DiskFile, Documents, Error, FlushMode, RealDisk, Settings, disk};
-use apogee_types::{LogOffset, QueueId};
+use apogee_store::{Disk, DiskFile, Documents, Error, FlushMode, RealDisk, Settings, Store, disk};
+use apogee_types::{Clock, LogOffset, Millis, QueueId};
 use common::{
     COUNT, Filled, Sent, check_goes_on, check_gone, check_served, files, open, open_on, open_with,
     overwrite, send, settings,
@@ -277,6 +277,20 @@ fn units_of_garbage_are_cut_off_or_put_right() {
 }
 
 #[test]
+fn a_queue_that_says_more_than_the_log_holds_does_not_hide_that_others_are_lost() {
+    for filled in [Filled::clean(), Filled::killed()] {
+        loses_nothing(filled, |it| {
+            std::fs::remove_dir_all(it.path("consumequeue")).unwrap();
+            std::fs::create_dir_all(it.path("consumequeue/topic0/1")).unwrap();
+            let mut unit = [0; 400];
+            unit[..8].copy_from_slice(&it.last().at.plus(1).0.to_be_bytes());
+            unit[8..12].copy_from_slice(&100_u32.to_be_bytes());
+            std::fs::write(it.path("consumequeue/topic0/1/00000000000000000000"), unit).unwrap();
+        });
+    }
+}
+
+#[test]
 fn a_topic_that_was_deleted_stays_so_after_a_clean_stop() {
     let filled = Filled::clean();
     let store = filled.open();
@@ -361,6 +375,31 @@ fn an_index_file_of_another_length_is_refused_by_the_names_of_its_settings() {
     is_refused(&Filled::clean(), "maxHashSlotNum or maxIndexNum", |it| {
         std::fs::write(&index_files(it)[0], [0; 100]).unwrap();
     });
+}
+
+struct Frozen;
+
+impl Clock for Frozen {
+    fn now_ms(&self) -> Millis {
+        1_700_000_000_000
+    }
+}
+
+#[test]
+fn index_files_that_are_filled_within_a_millisecond_are_several() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Store::open(Arc::new(RealDisk), Arc::new(Frozen), settings(dir.path())).unwrap();
+    let store = open();
+    let sent: Vec<_> = (0..COUNT).map(|number| send(&store, number)).collect();
+    let check = |store: &Store| {
+        for it in &sent {
+            assert_eq!(store.query_by_key(&it.topic, &it.key, 9, 0, i64::MAX).unwrap(), [it.at]);
+        }
+    };
+    check(&store);
+    store.close().unwrap();
+    drop(store);
+    check(&open());
 }
 
 // The checkpoint and `abort`.
@@ -664,12 +703,13 @@ fn a_crash_that_tore_the_index_after_the_checkpoint_costs_no_key() {
     for torn_entries in [true, false] {
         let dir = tempfile::tempdir().unwrap();
         let store = open(dir.path());
-        let mut sent: Vec<_> = (0..COUNT).map(|number| send(&store, number)).collect();
+        // So many that the last file is half full.
+        let mut sent: Vec<_> = (0..COUNT + 100).map(|number| send(&store, number)).collect();
         store.checkpoint_step().unwrap();
         store.checkpoint_step().unwrap();
         let path = files(&dir.path().join("index")).pop().unwrap();
         let noted = std::fs::read(&path).unwrap();
-        sent.extend((COUNT..COUNT + 30).map(|number| send(&store, number)));
+        sent.extend((COUNT + 100..COUNT + 130).map(|number| send(&store, number)));
         drop(store);
         let bytes = std::fs::read(&path).unwrap();
         let count = |bytes: &[u8]| u32::from_be_bytes(bytes[36..40].try_into().unwrap()) as usize;
