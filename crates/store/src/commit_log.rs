@@ -55,6 +55,8 @@ pub struct CommitLog {
     prepared: AtomicU64,
     /// Serializes what moves `prepared`.
     preparing: Mutex<()>,
+    /// The device has failed to take the log once.
+    has_failed: AtomicBool,
     /// Entries wait for dispatch.
     has_entries: AtomicBool,
     /// Wakes the flush service.
@@ -93,6 +95,7 @@ impl CommitLog {
             flushed: Watermark::default(),
             prepared: AtomicU64::new(0),
             preparing: Mutex::new(()),
+            has_failed: AtomicBool::new(false),
             has_entries: AtomicBool::new(false),
             appended: Condvar::new(),
             unflushed: Mutex::new(false),
@@ -193,6 +196,7 @@ impl CommitLog {
         if let Some(reason) = &tail.refused {
             return Err(AppendError::NotWritable(reason.clone()));
         }
+        self.check_device()?;
         let segment_len = self.segments.segment_len();
         if tail.file.is_none() {
             let (file, place) = self.segments.locate_or_create(tail.end)?;
@@ -306,6 +310,7 @@ impl CommitLog {
     }
 
     pub(crate) fn check_writable(&self) -> Result<(), AppendError> {
+        self.check_device()?;
         match &self.tail.lock().refused {
             Some(reason) => Err(AppendError::NotWritable(reason.clone())),
             None => Ok(()),
@@ -321,14 +326,27 @@ impl CommitLog {
             return Ok(false);
         }
         if let Err(error) = self.segments.sync(from.0, to.0) {
-            let reason =
-                format!("the device did not take the log ({error}); replace it and restart");
-            self.refuse(reason.clone());
-            self.flushed.fail(reason);
+            self.fail(&error);
             return Err(error);
         }
         self.flushed.advance(to);
         Ok(true)
+    }
+
+    /// No more is taken, and nothing more is said to be on the device.
+    fn fail(&self, error: &Error) {
+        let reason = format!("the device did not take the log ({error}); replace it and restart");
+        self.flushed.fail(reason);
+        self.has_failed.store(true, Ordering::Release);
+    }
+
+    /// An error once the device has failed to take the log.
+    pub(crate) fn check_device(&self) -> Result<(), AppendError> {
+        if !self.has_failed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let reason = self.flushed.failure().map_or(String::new(), |failed| failed.0);
+        Err(AppendError::NotWritable(reason))
     }
 
     pub(crate) fn wait_unflushed(&self, timeout: Duration) {
@@ -367,8 +385,10 @@ impl CommitLog {
         let to = (place + SLICE).min(file.len());
         file.prepare(place, to).map_err(Error::io(self.segments.path(from - place)))?;
         if self.mode == FlushMode::Sync {
-            // Converts the extents now, so that a later sync has no metadata to write.
-            file.sync(place, to).map_err(Error::io(self.segments.path(from - place)))?;
+            // Converts the extents now, so that a later sync has no metadata to write. It also
+            // brings the page of the log's end to the device, so a failure is one of the log.
+            let synced = file.sync(place, to).map_err(Error::io(self.segments.path(from - place)));
+            synced.inspect_err(|error| self.fail(error))?;
         }
         self.prepared.store(from + (to - place), Ordering::Release);
         Ok(())

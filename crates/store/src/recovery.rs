@@ -82,6 +82,8 @@ struct Known {
     dispatched: LogOffset,
     /// So does the index.
     indexed: LogOffset,
+    /// What memory shows of queues beyond that may differ from what the device has.
+    is_unsure: bool,
     /// The log once was whole up to here: what is no record below is damage, not the end.
     intact: LogOffset,
 }
@@ -103,6 +105,7 @@ pub(crate) fn recover(
     let mut known = Known {
         dispatched: if was_unclean { noted.min(queued) } else { queued },
         indexed: indexed.unwrap_or(LogOffset(u64::MAX)),
+        is_unsure: was_unclean,
         intact: if was_unclean {
             noted
         } else {
@@ -130,7 +133,9 @@ pub(crate) fn recover(
             "the last stop was not clean: log checked from the checkpoint on"
         );
         // Only memory may have it: it was not flushed, or not that we know of.
-        store.log.segments.sync(from, end.0)?;
+        let unsure = noted.0.clamp(from, end.0);
+        rewrite(store, unsure, end.0)?;
+        store.log.segments.sync(unsure, end.0)?;
     }
     report_lost(store, end);
     cut(store, end.0)?;
@@ -144,6 +149,25 @@ pub(crate) fn recover(
     store.dispatching.lock().newest = scanned.newest;
     store.log.start_at(end.0, scanned.last_ms)?;
     Ok(recovery)
+}
+
+/// Writes bytes over themselves. After a sync has failed, memory and device differ, and the
+/// operating system no longer knows: only what is written again is brought to the device.
+fn rewrite(store: &Store, from: u64, to: u64) -> Result<(), Error> {
+    const CHUNK_LEN: u64 = 64 * 1024;
+    let mut bytes = Vec::new();
+    let mut at = from;
+    while let Some((file, place)) = store.log.segments.locate(at).filter(|_| at < to) {
+        let len = CHUNK_LEN.min(to - at).min(file.len() - place);
+        // What was read is there, but an older process may have left holes between.
+        file.allocate(place, place + len)
+            .map_err(Error::io(store.log.segments.path(at - place)))?;
+        bytes.clear();
+        file.append_to(place, len as usize, &mut bytes);
+        file.write_at(place, &bytes);
+        at += len;
+    }
+    Ok(())
 }
 
 /// The first byte to be looked at: the start of the segment that holds `trusted`, or of the last.
@@ -169,7 +193,8 @@ fn holds(log: &CommitLog, queue: &ConsumeQueue, offset: QueueOffset, unit: &Unit
             && offset == record.queue_offset;
         // A record may stand in more queues than its own. Spec `store.md` 3.6.
         let is_shared = || properties::find(record.properties, "INNER_MULTI_DISPATCH").is_some();
-        record.at == unit.at && (is_of_queue || is_shared())
+        let is_of_unit = record.at == unit.at && record.len == unit.len as usize;
+        is_of_unit && (is_of_queue || is_shared())
     })
 }
 
@@ -277,11 +302,32 @@ fn next(file: &dyn DiskFile, place: u64, at: u64) -> Found {
     }
     let bytes = file.slice(place, len as usize);
     // The place is compared as well: bytes of an earlier use of the file may look like a record.
-    match Record::parse(&bytes).ok().filter(|record| record.at.0 == at).map(|it| it.check_body()) {
-        Some(Ok(())) => Found::Record(bytes),
-        Some(Err(_)) => Found::Flipped(bytes),
-        None => Found::Nothing,
+    let Some(record) = Record::parse(&bytes).ok().filter(|record| record.at.0 == at) else {
+        return Found::Nothing;
+    };
+    if is_torn(&record, place) {
+        return Found::Nothing;
     }
+    match record.check_body() {
+        Ok(()) => Found::Record(bytes),
+        Err(_) => Found::Flipped(bytes),
+    }
+}
+
+/// Whether a part of the record never reached the device. The checksum tells of the body alone,
+/// and the lengths tell of the head; of topic and properties a missing sector is left as zeros,
+/// and a page that was written while the record was being copied ends in them.
+fn is_torn(record: &Record<'_>, place: u64) -> bool {
+    const SECTOR: usize = 512;
+    let (properties, end) = (record.properties, place as usize + record.len);
+    let start = end - properties.len();
+    let (first, rest) =
+        properties.split_at((start.next_multiple_of(SECTOR) - start).min(properties.len()));
+    let is_lost = |part: &[u8]| !part.is_empty() && part.iter().all(|byte| *byte == 0);
+    record.topic.contains('\0')
+        || properties.last() == Some(&0)
+        || is_lost(first)
+        || rest.chunks(SECTOR).any(is_lost)
 }
 
 #[derive(PartialEq, Eq)]
@@ -319,6 +365,11 @@ fn redispatch(
         };
         if put(store, &queue, record.queue_offset, &unit, stop_at_gap)? == Outcome::Gap {
             return Ok(Outcome::Gap);
+        }
+        let is_unsure = known.is_unsure && known.dispatched <= record.at;
+        if is_unsure && queue.unit(record.queue_offset) == Some(unit) {
+            // See `rewrite`.
+            queue.correct(record.queue_offset, &unit)?;
         }
         store.mark_dirty(&queue);
     }

@@ -110,6 +110,8 @@ pub struct Store {
     is_short_of_room: AtomicBool,
     /// The disk is fuller than `diskSpaceWarningLevelRatio` allows.
     is_over_limit: AtomicBool,
+    /// The device did not take queues, index or checkpoint once.
+    has_failed_checkpoint: AtomicBool,
     is_closed: AtomicBool,
     recovery: Recovery,
     _lock: Box<dyn Send + Sync>,
@@ -178,6 +180,7 @@ impl Store {
             dirty: Mutex::default(),
             is_short_of_room: AtomicBool::new(false),
             is_over_limit: AtomicBool::new(false),
+            has_failed_checkpoint: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
             recovery: Recovery::default(),
             _lock: lock,
@@ -325,7 +328,19 @@ impl Store {
         self.save_checkpoint(is_idle || is_far)
     }
 
+    /// A failure is final, as one of the log is: what the device lost of queues and index cannot
+    /// be told. The checkpoint stays where it is, and the next start builds them from there on.
     fn save_checkpoint(&self, with_index: bool) -> Result<(), Error> {
+        if self.has_failed_checkpoint.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.try_checkpoint(with_index).inspect_err(|error| {
+            tracing::error!(%error, "no checkpoints any more: the next start will take longer");
+            self.has_failed_checkpoint.store(true, Ordering::Relaxed);
+        })
+    }
+
+    fn try_checkpoint(&self, with_index: bool) -> Result<(), Error> {
         let mut known = self.checkpoint.load();
         let (newest, index_mark) = {
             // Between two batches of entries, so that the mark does not cut through a record's.
@@ -366,7 +381,10 @@ impl Store {
         self.log.flush()?;
         self.dispatch(&mut |_| {});
         self.save_checkpoint(true)?;
-        if self.dispatching.lock().has_failed || self.is_short_of_room.load(Ordering::Acquire) {
+        let is_short_of_room = self.is_short_of_room.load(Ordering::Acquire);
+        let has_failed_checkpoint = self.has_failed_checkpoint.load(Ordering::Acquire);
+        let is_kept = !has_failed_checkpoint && self.log.check_device().is_ok();
+        if !is_kept || is_short_of_room || self.dispatching.lock().has_failed {
             return Ok(());
         }
         self.log.drop_unused()?;

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -28,7 +29,6 @@ impl Clock for Turned {
 }
 
 /// A message that was appended and may still be there.
-#[derive(Debug, Clone)]
 struct Stored {
     number: u64,
     topic: &'static str,
@@ -41,12 +41,20 @@ struct Stored {
     is_seen: bool,
 }
 
+impl fmt::Debug for Stored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { number, topic, queue, offset, at, end, is_seen, .. } = self;
+        write!(f, "{number} in {topic}/{queue}@{offset:?} at {at:?}..{end:?}, seen: {is_seen}")
+    }
+}
+
 struct History {
     seed: u64,
     random: fastrand::Rng,
     disk: SimDisk,
     clock: Arc<Turned>,
     flush: FlushMode,
+    faults: Faults,
     next_number: u64,
     /// In the order of the log.
     stored: Vec<Stored>,
@@ -71,12 +79,19 @@ impl History {
     fn new(seed: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         let flush = if random.bool() { FlushMode::Sync } else { FlushMode::Async };
+        // A third of the devices fails now and then, a third is small.
+        let faults = match random.u32(0..3) {
+            0 => Faults { failed_sync_one_in: random.u32(5..50), capacity: 0 },
+            1 => Faults { failed_sync_one_in: 0, capacity: random.u64(80_000..160_000) },
+            _ => Faults::default(),
+        };
         Self {
             seed,
             disk: SimDisk::new(random.u64(..), Faults::default()),
             clock: Arc::new(Turned(AtomicI64::new(1_767_225_600_000))),
             random,
             flush,
+            faults,
             next_number: 0,
             stored: Vec::new(),
             log_start: LogOffset(0),
@@ -93,19 +108,22 @@ impl History {
     fn run(&mut self) {
         let mut store = self.open();
         for _ in 0..LIVES {
+            self.disk.set_faults(self.faults);
             for _ in 0..self.random.usize(0..STEPS) {
                 self.step(&store);
                 self.flushed = self.flushed.max(store.flushed_watermark().get());
             }
             let kept = match self.random.u32(0..10) {
                 0..2 => {
-                    store.close().unwrap();
+                    self.may_fail(store.close());
                     LogOffset(u64::MAX)
                 }
                 2..4 => LogOffset(u64::MAX),
                 _ => self.flushed,
             };
             drop(store);
+            // An operator has seen to it.
+            self.disk.set_faults(Faults::default());
             match kept {
                 LogOffset(u64::MAX) => self.disk.kill(),
                 _ => self.disk.crash(),
@@ -121,11 +139,22 @@ impl History {
             0..9 => self.append(store),
             9..11 => self.append_batch(store),
             11..14 => store.dispatch(&mut |_| {}),
-            14..16 => drop(store.flush_step().unwrap()),
-            16 => drop(store.prepare_step().unwrap()),
-            17 => store.checkpoint_step().unwrap(),
+            14..16 => drop(self.may_fail(store.flush_step())),
+            16 => drop(self.may_fail(store.prepare_step())),
+            17 => {
+                self.may_fail(store.checkpoint_step());
+            }
             18 => self.disk.write_back(),
             _ => self.look(store),
+        }
+    }
+
+    /// Errors are right where there are faults.
+    fn may_fail<T, E: fmt::Debug>(&self, result: Result<T, E>) -> Option<T> {
+        let has_faults = self.faults.failed_sync_one_in != 0 || self.faults.capacity != 0;
+        match result {
+            Err(error) if !has_faults => panic!("seed {}: {error:?}", self.seed),
+            result => result.ok(),
         }
     }
 
@@ -166,7 +195,8 @@ impl History {
         let body = self.body();
         let (topic, queue) = self.place();
         let key = properties(self.next_number);
-        let appended = store.append(&message(topic, queue, &body, &key)).unwrap();
+        let appended = store.append(&message(topic, queue, &body, &key));
+        let Some(appended) = self.may_fail(appended) else { return };
         let at = appended.at;
         let (offset, end) = (appended.queue_offset, appended.end);
         let number = self.next_number;
@@ -180,13 +210,22 @@ impl History {
         let keys: Vec<_> = (first..).take(bodies.len()).map(properties).collect();
         let messages: Vec<_> =
             bodies.iter().zip(&keys).map(|(body, key)| message(topic, queue, body, key)).collect();
-        let batch = store.append_batch(&messages).unwrap();
+        let Some(batch) = self.may_fail(store.append_batch(&messages)) else { return };
         let ends = batch.places.iter().skip(1).copied().chain([batch.first.end]);
         for (index, ((at, end), body)) in batch.places.iter().zip(ends).zip(&bodies).enumerate() {
             let offset = batch.first.queue_offset.plus(index as u64);
             let (number, body) = (first + index as u64, body.clone());
             let at = *at;
-            self.stored.push(Stored { number, topic, queue, offset, at, end, body, is_seen: false });
+            self.stored.push(Stored {
+                number,
+                topic,
+                queue,
+                offset,
+                at,
+                end,
+                body,
+                is_seen: false,
+            });
         }
     }
 
@@ -200,7 +239,10 @@ impl History {
         let seed = self.seed;
         let end = store.visible();
         for lost in self.stored.iter().filter(|it| end < it.end) {
-            assert!(kept < lost.end, "seed {seed}: {lost:?} was on the device; the log ends at {end}");
+            assert!(
+                kept < lost.end,
+                "seed {seed}: {lost:?} was on the device; the log ends at {end}"
+            );
             let is_promised = self.flush == FlushMode::Sync && lost.is_seen;
             assert!(!is_promised, "seed {seed}: {lost:?} was seen and is lost");
         }
@@ -226,7 +268,7 @@ impl History {
     fn check_index(&self, store: &Store) {
         for stored in &self.stored {
             let key = stored.number.to_string();
-            let found = store.query_by_key(stored.topic, &key, 64, 0, i64::MAX).unwrap();
+            let found = store.query_by_key(stored.topic, &key, 9999, 0, i64::MAX).unwrap();
             assert!(found.contains(&stored.at), "seed {}: the index lacks {stored:?}", self.seed);
             assert!(found.iter().all(|at| *at < self.log_start), "seed {}", self.seed);
         }
@@ -266,11 +308,15 @@ fn message<'a>(
     }
 }
 
-/// One history, by `APOGEE_SEED`, or the first thousand.
+/// The first thousand histories, or one by `APOGEE_SEED=7`, or more by `APOGEE_SEED=0..20000`.
 #[test]
 fn what_was_promised_survives() {
-    let seed = std::env::var("APOGEE_SEED").ok().map(|seed| seed.parse().unwrap());
-    let seeds = seed.map_or(0..HISTORIES, |seed| seed..seed + 1);
+    let given = std::env::var("APOGEE_SEED").ok();
+    let seeds = match given.as_deref().map(|it| it.split_once("..").unwrap_or((it, ""))) {
+        None => 0..HISTORIES,
+        Some((seed, "")) => seed.parse().unwrap()..seed.parse::<u64>().unwrap() + 1,
+        Some((from, to)) => from.parse().unwrap()..to.parse().unwrap(),
+    };
     let failed: Vec<u64> = seeds
         .filter(|seed| std::panic::catch_unwind(|| History::new(*seed).run()).is_err())
         .take(3)
