@@ -5,7 +5,7 @@ use std::task::Context;
 
 use apogee_net::{Closed, Session};
 use apogee_wire::output::Output;
-use apogee_wire::remoting::{FieldIndex, FrameRef, Header, ResponseCode};
+use apogee_wire::remoting::{FrameRef, HeaderReader, ResponseCode};
 
 use super::door::{Door, Peer};
 use super::pending::Pending;
@@ -14,7 +14,7 @@ use super::router::{Call, Scratch};
 pub struct ServerSession {
     door: Arc<Door>,
     peer: Arc<Peer>,
-    index: Vec<FieldIndex>,
+    headers: HeaderReader,
     scratch: Scratch,
     pending: Pending,
 }
@@ -22,15 +22,15 @@ pub struct ServerSession {
 impl ServerSession {
     #[must_use]
     pub fn new(door: Arc<Door>, peer: Arc<Peer>) -> Self {
-        let (index, scratch, pending) = (Vec::new(), Scratch::default(), Pending::default());
-        Self { door, peer, index, scratch, pending }
+        let (headers, scratch, pending) = Default::default();
+        Self { door, peer, headers, scratch, pending }
     }
 }
 
 impl Session for ServerSession {
     fn on_frame(&mut self, frame: &FrameRef<'_>, output: &mut Output) -> Result<(), Closed> {
-        let header = Header::parse(frame, &mut self.index)
-            .map_err(|error| Closed::Protocol(error.to_string()))?;
+        let header =
+            self.headers.read(frame).map_err(|error| Closed::Protocol(error.to_string()))?;
         if header.is_response() {
             self.peer.answered(header.opaque, Some(ResponseCode(header.code)));
             return Ok(());

@@ -81,6 +81,10 @@ impl<'a> ExtFields<'a> {
         Self { source, index, cursor: Cell::new(0) }
     }
 
+    pub(super) fn index(&self) -> &'a [FieldIndex] {
+        self.index
+    }
+
     /// No fields at all.
     #[must_use]
     pub fn empty() -> Self {

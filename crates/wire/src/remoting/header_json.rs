@@ -3,6 +3,8 @@
 //! One object; the order of members is free. Values of `extFields` are texts, but C++ clients
 //! send bare numbers there as well. Unknown members are skipped.
 
+use std::ops::Range;
+
 use apogee_types::limits::{HEADER_FIELDS_MAX, JSON_DEPTH_MAX};
 
 use super::codes::Language;
@@ -14,6 +16,15 @@ pub(super) fn parse<'a>(
     text: &'a str,
     index: &'a mut Vec<FieldIndex>,
 ) -> Result<Header<'a>, HeaderError> {
+    parse_with_opaque(text, index).map(|(header, _)| header)
+}
+
+/// Says as well where the opaque stands; with its quotes, if it has any.
+pub(super) fn parse_with_opaque<'a>(
+    text: &'a str,
+    index: &'a mut Vec<FieldIndex>,
+) -> Result<(Header<'a>, Range<usize>), HeaderError> {
+    let mut opaque_at = 0..0;
     let mut reader = Reader { bytes: text.as_bytes(), at: 0 };
     let mut header = Header {
         code: 0,
@@ -28,7 +39,11 @@ pub(super) fn parse<'a>(
         match &text[name.start..name.end] {
             "code" => header.code = reader.int()?,
             "flag" => header.flag = reader.int()?,
-            "opaque" => header.opaque = reader.int()?,
+            "opaque" => {
+                let start = reader.at;
+                header.opaque = reader.int()?;
+                opaque_at = start..reader.at;
+            }
             "version" => header.version = reader.int()?,
             "language" => {
                 if let Some(value) = reader.scalar()? {
@@ -46,7 +61,7 @@ pub(super) fn parse<'a>(
         return Err(reader.error("the end"));
     }
     header.fields = ExtFields::new(Source::Json(text), index);
-    Ok(header)
+    Ok((header, opaque_at))
 }
 
 /// Appends a header in the form and order in which Java writes it.
