@@ -57,6 +57,11 @@ impl SimNet {
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
+    /// The weather of connections that begin from now on.
+    pub fn set_weather(&self, weather: Weather) {
+        self.state.lock().weather = weather;
+    }
+
     /// Breaks every connection there is.
     pub fn cut_all(&self) {
         self.state.lock().cuts.send_modify(|cuts| *cuts += 1);
