@@ -1,5 +1,6 @@
 //! x
 fn main() {
+    if std::env::var("L").is_ok() { tracing_subscriber::fmt().with_max_level(tracing_subscriber::filter::LevelFilter::TRACE).without_time().with_ansi(false).with_writer(std::io::stdout).init(); }
     let a: Vec<u64> = std::env::args().skip(1).map(|x| x.parse().unwrap()).collect();
     let mut bad = 0;
     for seed in a[0]..a[0] + a[1] {

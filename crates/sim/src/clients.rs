@@ -104,8 +104,13 @@ impl Clients {
             self.others.spawn(puller.run(at == 0));
         }
         for at in 0..2 {
-            let member = self.member(&format!("g{at}")).await;
-            self.pushed.push(member.map_err(|error| error.to_string())?);
+            // Where the weather breaks the connection, it is for the caller to try again.
+            let mut member = self.member(&format!("g{at}")).await;
+            while member.is_err() {
+                sleep(Duration::from_millis(200)).await;
+                member = self.member(&format!("g{at}")).await;
+            }
+            self.pushed.extend(member);
         }
         Ok(())
     }
@@ -140,6 +145,8 @@ impl Clients {
     /// Lets producers finish and the group handle what there is.
     pub async fn come_to_rest(&mut self, record: &Record) {
         while self.producers.join_next().await.is_some() {}
+        sleep(Duration::from_secs(2)).await;
+        self.others.shutdown().await;
         let mut known = 0;
         let mut since = Instant::now();
         loop {
@@ -154,9 +161,8 @@ impl Clients {
             }
             sleep(Duration::from_millis(500)).await;
         }
-        // What was read may be committed, and what comes twice may come.
-        sleep(Duration::from_secs(2)).await;
-        self.others.shutdown().await;
+        // What comes twice may come.
+        sleep(Duration::from_secs(1)).await;
         for member in self.pushed.drain(..) {
             member.shutdown().await;
         }

@@ -11,6 +11,9 @@ use apogee_store::FlushMode;
 use crate::clients::Ending;
 use crate::history::{Entry, Event, Place};
 
+/// How long what the node said before it died may be on its way to a consumer's handler.
+const TRAVEL: Duration = Duration::from_millis(300);
+
 /// Events that are shown with a violation, before and after the one that it is about.
 const SHOWN: usize = 6;
 
@@ -68,9 +71,9 @@ impl<'a> Check<'a> {
         Self { entries, ending, crashes, slack, bodies, places, sent, violations }
     }
 
-    /// Whether what was there at this time may be gone: a crash came before the next flush.
+    /// Whether what was seen at this time may be gone: a crash came before the next flush.
     fn may_be_lost(&self, at: Duration) -> bool {
-        self.crashes.iter().any(|crash| at <= *crash && *crash <= at + self.slack)
+        self.crashes.iter().any(|crash| at <= *crash + TRAVEL && *crash <= at + self.slack)
     }
 
     /// Adds a violation, with what happened around the event that it is about.
@@ -229,7 +232,9 @@ impl<'a> Check<'a> {
         for (at, entry) in self.entries.iter().enumerate().rev() {
             let Event::Handled { body, wants_again, .. } = &entry.event else { continue };
             let came_again = !again.insert(body);
-            if *wants_again && !came_again && !self.may_be_lost(entry.at) {
+            // It is sent back when the handler is done, and again if that fails.
+            let is_lost = self.crashes.iter().any(|crash| entry.at <= *crash + TRAVEL);
+            if *wants_again && !came_again && !is_lost {
                 self.violated(at, &format!("{body} was to come again and did not"));
             }
         }
