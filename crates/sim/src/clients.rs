@@ -252,7 +252,7 @@ struct Sender {
 impl Sender {
     async fn run(mut self, until: Instant) {
         while Instant::now() < until {
-            sleep(Duration::from_millis(self.random.u64(1..400))).await;
+            sleep(Duration::from_millis(self.random.u64(1..500))).await;
             let queue_id = self.random.i32(0..QUEUE_COUNT);
             let (count, is_delayed) = match self.random.u32(0..10) {
                 0 => (self.random.usize(2..5), false),
@@ -364,10 +364,9 @@ impl Puller {
     }
 
     async fn commit(&self, id: i32, offset: i64) {
-        let committed = self.consumer.commit(&queue(id), offset).await;
-        self.record.note(match committed {
-            Ok(()) => Event::Committed { queue: id, offset },
-            Err(error) => Event::NotCommitted { queue: id, offset, error: error.to_string() },
-        });
+        self.record.note(Event::Committing { queue: id, offset });
+        if self.consumer.commit(&queue(id), offset).await.is_ok() {
+            self.record.note(Event::Committed { queue: id, offset });
+        }
     }
 }

@@ -21,7 +21,7 @@ pub const TOPIC: &str = "orders";
 pub const QUEUE_COUNT: i32 = 3;
 const ADDR: &str = "10.0.0.1:9876";
 /// How long clients send, and the node dies.
-const WORK_TIME: Duration = Duration::from_secs(10);
+const WORK_TIME: Duration = Duration::from_secs(8);
 const CALM: Weather = Weather { delay_ms_max: 1, reset_one_in: 0 };
 
 /// A queue and an offset in it.
@@ -85,14 +85,13 @@ pub enum Event {
         body: String,
         wants_again: bool,
     },
-    Committed {
+    Committing {
         queue: i32,
         offset: i64,
     },
-    NotCommitted {
+    Committed {
         queue: i32,
         offset: i64,
-        error: String,
     },
 }
 
@@ -231,7 +230,7 @@ impl History {
         self.net.set_weather(Weather { delay_ms_max: self.random.u64(0..20), reset_one_in });
         self.clients.start().await?;
         for _ in 0..self.random.u32(2..=4) {
-            sleep(Duration::from_millis(self.random.u64(100..3000))).await;
+            sleep(Duration::from_millis(self.random.u64(100..2500))).await;
             self.strike().await?;
         }
         sleep(WORK_TIME.saturating_sub(self.record.start.elapsed())).await;
