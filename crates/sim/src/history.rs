@@ -182,6 +182,8 @@ struct History {
     node: Node,
     record: Arc<Record>,
     clients: Clients,
+    /// Where each queue ended when we looked last.
+    ends: [i64; QUEUE_COUNT as usize],
 }
 
 impl History {
@@ -208,7 +210,8 @@ impl History {
             start + WORK_TIME,
             &mut random,
         );
-        Self { seed, random, flush, net, node, record, clients }
+        let ends = [0; QUEUE_COUNT as usize];
+        Self { seed, random, flush, net, node, record, clients, ends }
     }
 
     async fn live(mut self) -> Outcome {
@@ -244,35 +247,57 @@ impl History {
 
     /// The node goes down in some way and comes up again, or the network breaks.
     async fn strike(&mut self) -> Result<(), String> {
-        match self.random.u32(0..8) {
+        match self.random.u32(0..10) {
             0 => {
                 self.net.cut_all();
                 self.record.note(Event::Cut);
-                return Ok(());
+                Ok(())
             }
-            1 => self.stop().await?,
-            2..5 => {
+            1 => {
+                self.stop().await?;
+                self.pause_and_start().await
+            }
+            2 => {
+                // The power may fail while the node stops.
+                self.fail_after(0..20);
+                self.stop().await?;
+                self.pause_and_start().await
+            }
+            3..6 => {
                 self.node.kill().await;
                 self.record.note(Event::Killed);
+                self.pause_and_start().await
             }
-            _ => return self.crash().await,
+            6 => self.crash_and_start().await,
+            _ => {
+                // The power fails between any two changes of the disk.
+                self.fail_after(0..100);
+                let patience = Instant::now() + Duration::from_secs(1);
+                while !self.node.disk().has_no_power() && Instant::now() < patience {
+                    sleep(Duration::from_millis(2)).await;
+                }
+                self.crash_and_start().await
+            }
+        }
+    }
+
+    async fn crash_and_start(&mut self) -> Result<(), String> {
+        self.crash().await;
+        if self.random.u32(0..3) == 0 {
+            // And it may again while the node finds out what is left.
+            self.fail_after(0..40);
         }
         self.pause_and_start().await
     }
 
-    async fn crash(&mut self) -> Result<(), String> {
-        let before = self.queue_ends();
+    fn fail_after(&mut self, changes: std::ops::Range<u32>) {
+        self.node.disk().fail_after(Some(self.random.u32(changes)));
+    }
+
+    async fn crash(&mut self) {
+        self.look_at_ends();
         self.node.crash().await;
         self.record.note(Event::Crashed);
-        // Noted before a client can see the node.
-        sleep(self.down_time()).await;
-        self.start().await?;
-        for ((queue, from), to) in (0..).zip(before).zip(self.queue_ends()) {
-            if to < from {
-                self.record.note(Event::Shortened { queue, to, from });
-            }
-        }
-        Ok(())
     }
 
     async fn pause_and_start(&mut self) -> Result<(), String> {
@@ -284,31 +309,51 @@ impl History {
         Duration::from_millis(self.random.u64(10..800))
     }
 
+    /// Starts the node, again if the power fails meanwhile.
     async fn start(&mut self) -> Result<(), String> {
-        let started = self.node.start().await;
-        self.record.note(match &started {
-            Ok(()) => Event::Started,
-            Err(error) => Event::DidNotStart(error.clone()),
-        });
-        started.map_err(|error| format!("the node does not start: {error}"))
+        loop {
+            match self.node.start().await {
+                Ok(true) => {
+                    self.node.disk().fail_after(None);
+                    self.record.note(Event::Started);
+                    self.look_at_ends();
+                    return Ok(());
+                }
+                Ok(false) => self.crash().await,
+                Err(error) => {
+                    self.record.note(Event::DidNotStart(error.clone()));
+                    return Err(format!("the node does not start: {error}"));
+                }
+            }
+        }
     }
 
     async fn stop(&mut self) -> Result<(), String> {
-        let stopped = self.node.stop().await;
-        self.record.note(match &stopped {
-            Ok(()) => Event::Stopped,
-            Err(error) => Event::DidNotStop(error.clone()),
-        });
-        stopped.map_err(|error| format!("the node does not stop: {error}"))
+        self.look_at_ends();
+        match self.node.stop().await {
+            Ok(true) => {
+                self.node.disk().fail_after(None);
+                self.record.note(Event::Stopped);
+            }
+            Ok(false) => self.crash().await,
+            Err(error) => {
+                self.record.note(Event::DidNotStop(error.clone()));
+                return Err(format!("the node does not stop: {error}"));
+            }
+        }
+        Ok(())
     }
 
-    /// Where each queue ends, as only the simulation can see it.
-    fn queue_ends(&self) -> Vec<i64> {
-        let broker = self.node.broker().expect("it runs between two strikes");
-        let end = |id| {
+    /// Notes which queues are shorter than they were, as only the simulation can see it.
+    fn look_at_ends(&mut self) {
+        let Some(broker) = self.node.broker() else { return };
+        for (id, before) in (0..).zip(&mut self.ends) {
             let queue = QueueId::from_wire(id).expect("ids count from 0");
-            broker.store.queue_bounds(TOPIC, queue).end.0 as i64
-        };
-        (0..QUEUE_COUNT).map(end).collect()
+            let end = broker.store.queue_bounds(TOPIC, queue).end.0 as i64;
+            if end < *before {
+                self.record.note(Event::Shortened { queue: id, to: end, from: *before });
+            }
+            *before = end;
+        }
     }
 }

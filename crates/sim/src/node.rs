@@ -2,6 +2,7 @@
 //! a network and a clock that are not real. It can be stopped, killed and struck by a power cut.
 
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use apogee_types::{Clock, Millis};
 use tokio::task::JoinSet;
 
 use crate::clock::SimClock;
-use crate::disk::SimDisk;
+use crate::disk::{PowerCut, SimDisk};
 use crate::net::SimNet;
 
 const ROOT: &str = "/store";
@@ -65,12 +66,16 @@ impl Node {
         Self { settings, disk, net, clock, random, running: None }
     }
 
-    /// Starts the process on what its disk holds; why it did not, if so.
-    pub async fn start(&mut self) -> Result<(), String> {
+    /// Starts the process on what its disk holds; why it did not, if so. `false` if the power
+    /// failed meanwhile: [`crash`](Self::crash) is next.
+    pub async fn start(&mut self) -> Result<bool, String> {
         let listener = self.net.listen(self.settings.addr).await.map_err(|it| it.to_string())?;
         let skew_ms = self.random.i64(-SKEW_MS_MAX..=SKEW_MS_MAX);
         let clock: Arc<dyn Clock> = Arc::new(self.clock.with_skew(skew_ms));
-        let broker = Arc::new(self.open_broker(&clock)?);
+        let Some(broker) = unless_power_fails(|| self.open_broker(&clock)) else {
+            return Ok(false);
+        };
+        let broker = Arc::new(broker?);
         let addr = self.settings.addr;
         let own = OwnBroker {
             addr: addr.to_string().into(),
@@ -92,20 +97,17 @@ impl Node {
         });
         let steps = self.run_steps(&broker);
         self.running = Some(Running { broker, doors, steps });
-        Ok(())
+        Ok(true)
     }
 
-    /// Ends the process in order.
-    pub async fn stop(&mut self) -> Result<(), String> {
-        let Some(mut running) = self.running.take() else { return Ok(()) };
+    /// Ends the process in order; `false` if the power failed meanwhile.
+    pub async fn stop(&mut self) -> Result<bool, String> {
+        let Some(mut running) = self.running.take() else { return Ok(true) };
         running.doors.shutdown().await;
         running.steps.shutdown().await;
-        let broker = &running.broker;
-        let tables = broker.persist_tables().and_then(|()| broker.persist_progress());
-        tables.map_err(|error| error.to_string())?;
-        broker.store.close().map_err(|error| error.to_string())?;
+        let stopped = unless_power_fails(|| last_words(&running.broker));
         self.end();
-        Ok(())
+        stopped.map_or(Ok(false), |stopped| stopped.map(|()| true))
     }
 
     /// The process dies; what it wrote is in the memory of the operating system.
@@ -113,14 +115,19 @@ impl Node {
         if let Some(mut running) = self.running.take() {
             running.doors.shutdown().await;
             running.steps.shutdown().await;
-            self.end();
         }
+        self.end();
     }
 
     /// The power fails: of what was not on the device any part is lost.
     pub async fn crash(&mut self) {
         self.kill().await;
         self.disk.crash();
+    }
+
+    #[must_use]
+    pub fn disk(&self) -> &SimDisk {
+        &self.disk
     }
 
     #[must_use]
@@ -221,5 +228,21 @@ impl Node {
                 tokio::time::sleep(step() + late).await;
             }
         });
+    }
+}
+
+/// What a broker brings to the disk at its end.
+fn last_words(broker: &Broker) -> Result<(), String> {
+    broker.persist_tables().map_err(|error| error.to_string())?;
+    broker.persist_progress().map_err(|error| error.to_string())?;
+    broker.store.close().map_err(|error| error.to_string())
+}
+
+/// Does something on the disk; `None` if the power failed on the way.
+fn unless_power_fails<T>(act: impl FnOnce() -> T) -> Option<T> {
+    match catch_unwind(AssertUnwindSafe(act)) {
+        Ok(done) => Some(done),
+        Err(panic) if panic.is::<PowerCut>() => None,
+        Err(panic) => resume_unwind(panic),
     }
 }
