@@ -30,10 +30,17 @@ const PULL_GROUP: &str = "pulling";
 /// What a last look at the node finds.
 #[derive(Debug, Default)]
 pub struct Ending {
-    /// By queue: the first offset, the end, and what was read from the first on.
-    pub queues: BTreeMap<i32, (i64, i64, Vec<(i64, String)>)>,
+    pub queues: BTreeMap<i32, KeptQueue>,
     /// How far the pulling group is, by queue.
     pub committed: BTreeMap<i32, Option<i64>>,
+}
+
+/// A queue, and what was read from its first offset on: offset and body.
+#[derive(Debug)]
+pub struct KeptQueue {
+    pub min: i64,
+    pub max: i64,
+    pub messages: Vec<(i64, String)>,
 }
 
 /// All clients of a history.
@@ -203,7 +210,7 @@ pub async fn read_all(clients: &mut Clients) -> Result<Ending, String> {
         reader.queues(TOPIC).await.map_err(failed)?;
         let min = client.min_offset(&queue).await.map_err(failed)?;
         let max = client.max_offset(&queue).await.map_err(failed)?;
-        let mut found = Vec::new();
+        let mut messages = Vec::new();
         let mut next = min;
         while next < max {
             let pulled =
@@ -212,10 +219,10 @@ pub async fn read_all(clients: &mut Clients) -> Result<Ending, String> {
                 return Err(format!("queue {id} cannot be read at {next}: {:?}", pulled.status));
             }
             let place = |it: &ReceivedMessage| (it.queue_offset.0 as i64, name_of(it));
-            found.extend(pulled.messages.iter().map(place));
+            messages.extend(pulled.messages.iter().map(place));
             next = pulled.next_offset;
         }
-        ending.queues.insert(id, (min, max, found));
+        ending.queues.insert(id, KeptQueue { min, max, messages });
         let committed = reader.committed(&queue).await.map_err(failed)?;
         ending.committed.insert(id, committed);
     }

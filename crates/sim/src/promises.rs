@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use apogee_store::FlushMode;
 
-use crate::clients::Ending;
+use crate::clients::{Ending, KeptQueue};
 use crate::history::{Entry, Event, Place};
 
 /// How long what the node said before it died may be on its way to a consumer's handler.
@@ -53,8 +53,8 @@ impl<'a> Check<'a> {
         let crashes = crashes.filter(|_| flush == FlushMode::Async).collect();
         let mut bodies = BTreeMap::new();
         let mut places: BTreeMap<&str, Vec<Place>> = BTreeMap::new();
-        for (queue, (_, _, found)) in &ending.queues {
-            for (offset, body) in found {
+        for (queue, kept) in &ending.queues {
+            for (offset, body) in &kept.messages {
                 bodies.insert((*queue, *offset), &**body);
                 places.entry(body).or_default().push((*queue, *offset));
             }
@@ -92,8 +92,8 @@ impl<'a> Check<'a> {
     }
 
     fn queues_are_whole(&mut self) {
-        for (queue, (min, max, found)) in &self.ending.queues {
-            let offsets: Vec<i64> = found.iter().map(|(offset, _)| *offset).collect();
+        for (queue, KeptQueue { min, max, messages }) in &self.ending.queues {
+            let offsets: Vec<i64> = messages.iter().map(|(offset, _)| *offset).collect();
             if *min != 0 || offsets != (*min..*max).collect::<Vec<_>>() {
                 self.violated_at_the_end(&format!(
                     "queue {queue} goes from {min} to {max} and has the offsets {offsets:?}"
