@@ -24,6 +24,8 @@ use crate::node::Node;
 const QUIET: Duration = Duration::from_secs(45);
 /// A member's clock is this far off at most.
 const SKEW_MS_MAX: i64 = 1000;
+/// Of the messages that are there at the end, so many-th each.
+const LOOKED_UP_ONE_IN: usize = 5;
 const PUSH_GROUP: &str = "pushed";
 const PULL_GROUP: &str = "pulling";
 
@@ -31,6 +33,8 @@ const PULL_GROUP: &str = "pulling";
 #[derive(Debug, Default)]
 pub struct Ending {
     pub queues: BTreeMap<i32, KeptQueue>,
+    /// Bodies that are in a queue, but are not found by their key.
+    pub unfound: Vec<String>,
     /// How far the pulling group is, by queue.
     pub committed: BTreeMap<i32, Option<i64>>,
 }
@@ -199,7 +203,7 @@ fn is_all_handled(entries: &[Entry]) -> bool {
     open.is_empty()
 }
 
-/// Reads every queue from its first offset on, and where the pulling group is.
+/// Reads every queue from its first offset on, looks some of it up by key, and where the pulling group is.
 pub async fn read_all(clients: &mut Clients) -> Result<Ending, String> {
     let client = Client::new(clients.options("reader"));
     let reader = PullConsumer::with(client.clone(), PULL_GROUP).map_err(|it| it.to_string())?;
@@ -222,6 +226,13 @@ pub async fn read_all(clients: &mut Clients) -> Result<Ending, String> {
             messages.extend(pulled.messages.iter().map(place));
             next = pulled.next_offset;
         }
+        for (_, body) in messages.iter().step_by(LOOKED_UP_ONE_IN) {
+            let key = unique_key(body.split('/').next().unwrap_or(body));
+            let found = client.query_by_key(TOPIC, &key, 32, 0..i64::MAX).await.map_err(failed)?;
+            if !found.iter().any(|message| name_of(message) == *body) {
+                ending.unfound.push(body.clone());
+            }
+        }
         ending.queues.insert(id, KeptQueue { min, max, messages });
         let committed = reader.committed(&queue).await.map_err(failed)?;
         ending.committed.insert(id, committed);
@@ -232,6 +243,10 @@ pub async fn read_all(clients: &mut Clients) -> Result<Ending, String> {
 
 fn queue(id: i32) -> MessageQueue {
     MessageQueue::new(TOPIC, Node::BROKER, id)
+}
+
+fn unique_key(name: &str) -> String {
+    format!("{name:->32}")
 }
 
 /// A body tells its name, and the rest follows from it.
@@ -306,7 +321,7 @@ impl Sender {
 
     fn message(&mut self, name: &str, len: usize) -> Message {
         // Of our own making, since the client's holds the id of this process.
-        let unique = format!("{name:>32}");
+        let unique = unique_key(name);
         let message = Message::new(TOPIC, body(name, len)).property(name::UNIQ_KEY, &unique);
         let message = if self.random.bool() { message.key(name) } else { message };
         if self.random.bool() { message.tag(["a", "b"][len % 2]) } else { message }

@@ -187,7 +187,8 @@ impl Node {
             if flushing.store.flush_step().is_ok() {
                 flushing.dispatch();
             }
-            if flushing.store.flushes_synchronously() { Duration::ZERO } else { interval }
+            // With synchronous flush this is what the device takes.
+            if flushing.store.flushes_synchronously() { interval / 20 } else { interval }
         });
         let preparing = Arc::clone(broker);
         self.every(&mut steps, move || match preparing.store.prepare_step() {

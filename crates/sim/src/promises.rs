@@ -22,6 +22,7 @@ const SHOWN: usize = 6;
 pub fn check(entries: &[Entry], ending: &Ending, flush: FlushMode, slack: Duration) -> Vec<String> {
     let mut check = Check::new(entries, ending, flush, slack);
     check.queues_are_whole();
+    check.all_is_found_by_key();
     check.every_body_was_sent();
     check.what_was_seen_is_there();
     check.delayed_messages_are_delivered();
@@ -99,6 +100,13 @@ impl<'a> Check<'a> {
                     "queue {queue} goes from {min} to {max} and has the offsets {offsets:?}"
                 ));
             }
+        }
+    }
+
+    fn all_is_found_by_key(&mut self) {
+        for body in &self.ending.unfound {
+            let places = self.places.get(&**body).cloned().unwrap_or_default();
+            self.violated_at_the_end(&format!("{body} at {places:?} is not found by its key"));
         }
     }
 
