@@ -228,7 +228,8 @@ pub async fn read_all(clients: &mut Clients) -> Result<Ending, String> {
         }
         for (_, body) in messages.iter().step_by(LOOKED_UP_ONE_IN) {
             let key = unique_key(body.split('/').next().unwrap_or(body));
-            let found = client.query_by_key(TOPIC, &key, 32, 0..i64::MAX).await.map_err(failed)?;
+            let found = client.query_by_key(TOPIC, &key, 32, 0..i64::MAX).await;
+            let found = found.map_err(failed)?;
             if !found.iter().any(|message| name_of(message) == *body) {
                 ending.unfound.push(body.clone());
             }
