@@ -203,7 +203,8 @@ fn is_all_handled(entries: &[Entry]) -> bool {
     open.is_empty()
 }
 
-/// Reads every queue from its first offset on, looks some of it up by key, and where the pulling group is.
+/// Reads every queue from its first offset on, looks some of it up by key, and asks where the
+/// pulling group is.
 pub async fn read_all(clients: &mut Clients) -> Result<Ending, String> {
     let client = Client::new(clients.options("reader"));
     let reader = PullConsumer::with(client.clone(), PULL_GROUP).map_err(|it| it.to_string())?;
