@@ -186,16 +186,7 @@ impl History {
             let offset = batch.first.queue_offset.plus(index as u64);
             let (number, body) = (first + index as u64, body.clone());
             let at = *at;
-            self.stored.push(Stored {
-                number,
-                topic,
-                queue,
-                offset,
-                at,
-                end,
-                body,
-                is_seen: false,
-            });
+            self.stored.push(Stored { number, topic, queue, offset, at, end, body, is_seen: false });
         }
     }
 
@@ -209,10 +200,7 @@ impl History {
         let seed = self.seed;
         let end = store.visible();
         for lost in self.stored.iter().filter(|it| end < it.end) {
-            assert!(
-                kept < lost.end,
-                "seed {seed}: {lost:?} was on the device; the log ends at {end}"
-            );
+            assert!(kept < lost.end, "seed {seed}: {lost:?} was on the device; the log ends at {end}");
             let is_promised = self.flush == FlushMode::Sync && lost.is_seen;
             assert!(!is_promised, "seed {seed}: {lost:?} was seen and is lost");
         }
