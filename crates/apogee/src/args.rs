@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::bench::BenchArgs;
 use crate::consume::ConsumeArgs;
 use crate::produce::ProduceArgs;
+use crate::sim::SimArgs;
 
 /// A messaging server that speaks Apache RocketMQ's protocol. Without a command it is a name server
 /// and a broker in one process.
@@ -67,6 +68,9 @@ pub enum Command {
     Consume(ConsumeArgs),
     /// Measure any RocketMQ cluster.
     Bench(BenchArgs),
+    /// Live histories of a node in a simulation, and say which break a promise: for developers.
+    #[command(hide = true)]
+    Sim(SimArgs),
     /// Make the scripts mqnamesrv, mqbroker, mqadmin and mqshutdown, which run this program.
     Links {
         /// Where to make them.

@@ -22,6 +22,7 @@ mod machine;
 mod produce;
 mod roles;
 mod scripts;
+mod sim;
 mod steps;
 
 fn main() {
@@ -50,9 +51,13 @@ fn main() {
 fn run(args: Vec<OsString>) -> anyhow::Result<()> {
     let cli = Cli::parse_from(args);
     // What a tool does is its output; its log speaks up only if something is wrong.
-    let is_tool =
-        matches!(cli.command, Some(Command::Produce(_) | Command::Consume(_) | Command::Bench(_)));
-    start_logging(cli.log, if is_tool { "warn" } else { "info" })?;
+    let level = match cli.command {
+        Some(Command::Produce(_) | Command::Consume(_) | Command::Bench(_)) => "warn",
+        // Everything goes wrong there all the time.
+        Some(Command::Sim(_)) => "off",
+        _ => "info",
+    };
+    start_logging(cli.log, level)?;
     if cli.command.is_some() && cli.standalone.is_given() {
         anyhow::bail!("give options after the command; before it, only --log has a meaning");
     }
@@ -63,6 +68,7 @@ fn run(args: Vec<OsString>) -> anyhow::Result<()> {
         Some(Command::Produce(args)) => tool(produce::run(args)),
         Some(Command::Consume(args)) => tool(consume::run(args)),
         Some(Command::Bench(args)) => bench::run(args),
+        Some(Command::Sim(args)) => sim::run(&args),
         Some(Command::Links { dir }) => scripts::link(&dir),
         Some(Command::Protocol) => {
             greeting::say(&apogee_wire::remoting::requests::protocol_page());

@@ -59,12 +59,20 @@ impl Broker {
 
     /// Writes how far groups and delay levels have come, if they moved.
     pub fn persist_progress(&self) -> Result<(), Error> {
-        if let Some(offsets) = self.offsets.take_dirty() {
-            write(&self.documents, OFFSETS, &offsets)?;
-        }
+        let offsets = self.offsets.take_dirty();
         let delays = self.delays.snapshot();
         let mut written = self.written.lock();
-        if written.delays.as_ref() != Some(&delays.offset_table) {
+        let delays_moved = written.delays.as_ref() != Some(&delays.offset_table);
+        if offsets.is_some() || delays_moved {
+            // They must not say of a message that it was delivered or read while a power cut can
+            // still take it: a delayed message would be lost, and a group pass over others that
+            // get the same offsets.
+            self.store.flush_step()?;
+        }
+        if let Some(offsets) = offsets {
+            write(&self.documents, OFFSETS, &offsets)?;
+        }
+        if delays_moved {
             write(&self.documents, DELAYS, &delays)?;
             written.delays = Some(delays.offset_table);
         }

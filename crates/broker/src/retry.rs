@@ -25,15 +25,19 @@ pub struct SendBack<'a> {
 const FIRST_LEVEL: i32 = 3;
 
 impl Broker {
-    /// Stores the message again, for the group's retry topic or as a dead letter.
-    pub fn send_back(&self, back: &SendBack<'_>) -> Result<(), Error> {
+    /// Stores the message again, for the group's retry topic or as a dead letter, and says where
+    /// it ends in the log; `None` if the group wants nothing again.
+    ///
+    /// The consumer goes on as if it were done: with synchronous flush it may only be told once
+    /// the device has it, although upstream does not wait.
+    pub fn send_back(&self, back: &SendBack<'_>) -> Result<Option<LogOffset>, Error> {
         let now = self.clock.now_ms();
         let config = self.groups.find_or_create(back.group, now)?;
         if !self.permission().has(Perm::WRITE) {
             return Err(Error::NotPermitted("the broker sending message is forbidden"));
         }
         if config.retry_queue_count <= 0 {
-            return Ok(());
+            return Ok(None);
         }
         let retry_topic = names::retry_topic(back.group);
         let retry =
@@ -48,16 +52,21 @@ impl Broker {
         let record = Record::parse(&bytes).map_err(|_| missing())?;
         let max = back.max_reconsume_times.unwrap_or(config.retry_max_times);
         if max <= record.reconsume_times || back.delay_level < 0 {
-            return self.store_dead(back.group, &record, now);
+            return self.store_dead(back.group, &record, now).map(Some);
         }
         let level = match back.delay_level {
             0 => FIRST_LEVEL + record.reconsume_times,
             level => level,
         };
-        self.store_again(&retry.topic_name, retry.write_queue_count, level, &record)
+        self.store_again(&retry.topic_name, retry.write_queue_count, level, &record).map(Some)
     }
 
-    fn store_dead(&self, group: &str, record: &Record<'_>, now: Millis) -> Result<(), Error> {
+    fn store_dead(
+        &self,
+        group: &str,
+        record: &Record<'_>,
+        now: Millis,
+    ) -> Result<LogOffset, Error> {
         let topic = self.topics.find_or_create(&names::dlq_topic(group), 1, false, now);
         tracing::warn!(group, "a message was tried too often and is a dead letter now");
         self.store_again(&topic.topic_name, topic.write_queue_count, 0, record)
@@ -69,7 +78,7 @@ impl Broker {
         queue_count: i32,
         level: i32,
         record: &Record<'_>,
-    ) -> Result<(), Error> {
+    ) -> Result<LogOffset, Error> {
         let mut encoded = record.properties.to_vec();
         if properties::find(&encoded, name::RETRY_TOPIC).is_none() {
             properties::push(&mut encoded, name::RETRY_TOPIC, record.topic);
@@ -92,12 +101,12 @@ impl Broker {
             tags_code: tags::code(properties::find(&encoded, name::TAGS)),
             ..record.to_message()
         };
-        if 0 < level {
-            self.append_delayed(message, level, &mut encoded)?;
+        let appended = if 0 < level {
+            self.append_delayed(message, level, &mut encoded)?
         } else {
-            self.store.append(&Message { properties: &encoded, ..message })?;
-        }
+            self.store.append(&Message { properties: &encoded, ..message })?
+        };
         self.statistics.put(1);
-        Ok(())
+        Ok(appended.end)
     }
 }

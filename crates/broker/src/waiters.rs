@@ -125,18 +125,22 @@ impl Waiters {
         taken
     }
 
+    /// Takes the waiters of all queues that `chosen` picks, by topic, queue and arrival: an order
+    /// that does not hang on the hasher's chance, so that a simulation repeats itself.
     fn drain(&self, mut chosen: impl FnMut(&Waiter) -> bool) -> Vec<Waiter> {
         let mut topics = self.topics.lock();
         let mut taken = Vec::new();
-        topics.retain(|_, queues| {
-            queues.retain(|_, waiting| {
-                taken.extend(waiting.extract_if(.., |waiter| chosen(waiter)));
+        topics.retain(|topic, queues| {
+            queues.retain(|queue, waiting| {
+                let picked = waiting.extract_if(.., |waiter| chosen(waiter));
+                taken.extend(picked.map(|waiter| (Arc::clone(topic), *queue, waiter)));
                 !waiting.is_empty()
             });
             !queues.is_empty()
         });
         self.count.fetch_sub(taken.len(), Ordering::SeqCst);
-        taken
+        taken.sort_by(|one, other| (&one.0, one.1).cmp(&(&other.0, other.1)));
+        taken.into_iter().map(|(_, _, waiter)| waiter).collect()
     }
 }
 

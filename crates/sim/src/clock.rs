@@ -19,6 +19,12 @@ impl SimClock {
     pub fn start(skew_ms: Millis) -> Self {
         Self { start: Instant::now(), skew_ms }
     }
+
+    /// The same clock as another machine shows it.
+    #[must_use]
+    pub fn with_skew(self, skew_ms: Millis) -> Self {
+        Self { skew_ms, ..self }
+    }
 }
 
 impl Clock for SimClock {

@@ -52,7 +52,13 @@ struct State {
     generation: u64,
     random: fastrand::Rng,
     faults: Faults,
+    /// The power fails instead of this change from now, counted from 0, and of all that follow.
+    fuse: Option<u32>,
 }
+
+/// What a panic carries that the power's failure is: it unwinds whoever writes, without a word.
+#[derive(Debug)]
+pub struct PowerCut;
 
 #[derive(Clone)]
 enum Change {
@@ -99,12 +105,26 @@ impl SimDisk {
             generation: 0,
             random: fastrand::Rng::with_seed(seed),
             faults,
+            fuse: None,
         };
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
     pub fn set_faults(&self, faults: Faults) {
         self.state.lock().faults = faults;
+    }
+
+    /// The power will fail in the middle of things, or will not: after so many changes of the
+    /// disk each further one is a panic with [`PowerCut`], until [`crash`](Self::crash) draws the
+    /// balance.
+    pub fn fail_after(&self, changes: Option<u32>) {
+        self.state.lock().fuse = changes;
+    }
+
+    /// The power has failed and [`crash`](Self::crash) was not called yet.
+    #[must_use]
+    pub fn has_no_power(&self) -> bool {
+        self.state.lock().fuse == Some(0)
     }
 
     /// The process dies; what it wrote is in the memory of the operating system.
@@ -119,6 +139,7 @@ impl SimDisk {
         self.kill();
         let mut state = self.state.lock();
         let state = &mut *state;
+        state.fuse = None;
         let kept = state.random.usize(0..=state.journal.len());
         state.commit(kept);
         state.journal.clear();
@@ -157,6 +178,15 @@ impl SimDisk {
 }
 
 impl State {
+    /// To be called before every change.
+    fn use_power(&mut self) {
+        match &mut self.fuse {
+            None => {}
+            Some(0) => std::panic::resume_unwind(Box::new(PowerCut)),
+            Some(left) => *left -= 1,
+        }
+    }
+
     fn find(&self, path: &Path) -> Option<&Content> {
         self.files.get(self.names.get(path)?)
     }
@@ -220,6 +250,7 @@ fn apply(names: &mut Names, change: &Change) {
 impl Disk for SimDisk {
     fn open(&self, path: &Path, len: u64) -> io::Result<Arc<dyn DiskFile>> {
         let mut state = self.state.lock();
+        state.use_power();
         let id = match state.names.get(path) {
             Some(id) => *id,
             None => state.create(path, Content::zeros(len as usize)),
@@ -252,6 +283,7 @@ impl Disk for SimDisk {
 
     fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let mut state = self.state.lock();
+        state.use_power();
         let mut content = Content::zeros(bytes.len());
         content.now.copy_from_slice(bytes);
         content.kept.copy_from_slice(bytes);
@@ -270,6 +302,7 @@ impl Disk for SimDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.state.lock();
+        state.use_power();
         let id = *state.names.get(from).ok_or(io::ErrorKind::NotFound)?;
         state.change(Change::Name(to.to_owned(), id));
         state.change(Change::Remove(from.to_owned()));
@@ -278,6 +311,7 @@ impl Disk for SimDisk {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state.lock();
+        state.use_power();
         let gone: Vec<_> =
             state.names.keys().filter(|name| name.starts_with(path)).cloned().collect();
         gone.into_iter().for_each(|name| state.change(Change::Remove(name)));
@@ -343,6 +377,7 @@ impl DiskFile for SimFile {
         let (from, to) = (at as usize, at as usize + bytes.len());
         assert!(to as u64 <= self.len, "{at} + {} lies outside {}", bytes.len(), self.len);
         let mut state = self.state.lock();
+        state.use_power();
         let space = state.allocate(self.id, from, to);
         assert!(space.is_ok(), "written where the full disk has no space: SIGBUS on a real one");
         let Some(content) = state.files.get_mut(&self.id) else { return };
@@ -364,6 +399,7 @@ impl DiskFile for SimFile {
 
     fn sync(&self, from: u64, to: u64) -> io::Result<()> {
         let mut state = self.state.lock();
+        state.use_power();
         let state = &mut *state;
         let one_in = state.faults.failed_sync_one_in;
         let fails = one_in != 0 && state.random.u32(0..one_in) == 0;
@@ -386,6 +422,7 @@ impl DiskFile for SimFile {
 
     fn zero(&self, from: u64, to: u64) -> io::Result<()> {
         let mut state = self.state.lock();
+        state.use_power();
         let Some(content) = state.files.get_mut(&self.id) else { return Ok(()) };
         let (from, to) = (from as usize, (to as usize).max(from as usize));
         content.now[from..to].fill(0);
@@ -461,6 +498,20 @@ mod tests {
         assert_eq!(b.prepare(0, 1).unwrap_err().kind(), io::ErrorKind::StorageFull);
         disk.remove(Path::new("/a")).unwrap();
         b.prepare(0, 1).unwrap();
+    }
+
+    #[test]
+    fn the_power_fails_after_so_many_changes() {
+        let disk = SimDisk::new(1, Faults::default());
+        let file = disk.open(Path::new("/f"), 512).unwrap();
+        disk.fail_after(Some(1));
+        file.write_at(0, &[1; 512]);
+        assert!(disk.has_no_power());
+        let second = std::panic::AssertUnwindSafe(|| file.write_at(0, &[2; 512]));
+        assert!(std::panic::catch_unwind(second).unwrap_err().is::<PowerCut>());
+        assert_eq!(written(&disk, Path::new("/f")), [1; 512]);
+        disk.crash();
+        assert!(!disk.has_no_power());
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::time::Duration;
 use apogee_net::transport::{BoxFuture, Listener, Stream, Transport};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 
 /// Bytes on their way in one direction.
 const PIPE_LEN: usize = 64 * 1024;
@@ -40,8 +40,8 @@ struct State {
     random: fastrand::Rng,
     weather: Weather,
     next_port: u16,
-    /// Rises when all connections are to break.
-    cuts: watch::Sender<u64>,
+    /// Told when all connections are to break. Not a `watch`, which wakes in an order by chance.
+    cuts: Arc<Notify>,
 }
 
 impl SimNet {
@@ -52,14 +52,19 @@ impl SimNet {
             random: fastrand::Rng::with_seed(seed),
             weather,
             next_port: 40_000,
-            cuts: watch::Sender::new(0),
+            cuts: Arc::default(),
         };
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
+    /// The weather of connections that begin from now on.
+    pub fn set_weather(&self, weather: Weather) {
+        self.state.lock().weather = weather;
+    }
+
     /// Breaks every connection there is.
     pub fn cut_all(&self) {
-        self.state.lock().cuts.send_modify(|cuts| *cuts += 1);
+        self.state.lock().cuts.notify_waiters();
     }
 
     /// Nobody listens at `addr` any more: its process died.
@@ -81,8 +86,19 @@ impl SimNet {
         let (server_reads, server_writes) = tokio::io::split(server_far);
         let seeds = [state.random.u64(..), state.random.u64(..)];
         let weather = state.weather;
-        tokio::spawn(carry(client_reads, server_writes, seeds[0], weather, state.cuts.subscribe()));
-        tokio::spawn(carry(server_reads, client_writes, seeds[1], weather, state.cuts.subscribe()));
+        let there = carry(client_reads, server_writes, seeds[0], weather);
+        let back = carry(server_reads, client_writes, seeds[1], weather);
+        let cut = Arc::clone(&state.cuts).notified_owned();
+        tokio::spawn(async move {
+            // When one direction ends so does the other: neither side of the protocol uses a
+            // connection that is half closed.
+            tokio::select! {
+                biased;
+                () = cut => {}
+                () = there => {}
+                () = back => {}
+            }
+        });
         Ok(SimStream { pipe: client_end, local, peer: addr })
     }
 }
@@ -93,32 +109,19 @@ async fn carry(
     mut to: impl AsyncWrite + Unpin,
     seed: u64,
     weather: Weather,
-    mut cuts: watch::Receiver<u64>,
 ) {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut buffer = vec![0; 4096];
     loop {
-        let read = tokio::select! {
-            biased;
-            _ = cuts.changed() => return,
-            read = from.read(&mut buffer) => read,
-        };
-        let Ok(len @ 1..) = read else { break };
+        let Ok(len @ 1..) = from.read(&mut buffer).await else { return };
         if weather.reset_one_in != 0 && random.u32(0..weather.reset_one_in) == 0 {
             return;
         }
-        let delay = Duration::from_millis(random.u64(0..=weather.delay_ms_max));
-        tokio::select! {
-            biased;
-            _ = cuts.changed() => return,
-            () = tokio::time::sleep(delay) => {}
-        }
+        tokio::time::sleep(Duration::from_millis(random.u64(0..=weather.delay_ms_max))).await;
         if to.write_all(&buffer[..len]).await.is_err() {
-            break;
+            return;
         }
     }
-    // A half-closed connection is closed: neither side of the protocol uses the other half.
-    let _ = to.shutdown().await;
 }
 
 impl Transport for SimNet {

@@ -17,6 +17,8 @@ use crate::disk::{Disk, DiskFile};
 use crate::error::Error;
 
 const LEN: u64 = 4096;
+/// What is not zeros.
+const USED_LEN: usize = 72;
 const NAME: &str = "checkpoint";
 
 /// The fields; times are store times of records.
@@ -61,7 +63,7 @@ impl CheckpointFile {
 
     #[must_use]
     pub fn load(&self) -> Checkpoint {
-        let mut bytes = [0; 72];
+        let mut bytes = [0; USED_LEN];
         self.file.read_at(0, &mut bytes);
         let field = |index: usize| {
             let bytes = bytes[8 * index..8 * index + 8].try_into().expect("eight bytes");
@@ -80,15 +82,21 @@ impl CheckpointFile {
         }
     }
 
+    /// Written at once: a power cut between two fields would leave a mark that vouches for the
+    /// index of another time.
     pub fn save(&self, checkpoint: &Checkpoint) -> Result<(), Error> {
-        self.file.write_at(0, &checkpoint.log_ms.to_be_bytes());
-        self.file.write_at(8, &checkpoint.queues_ms.to_be_bytes());
-        self.file.write_at(16, &checkpoint.index_ms.to_be_bytes());
+        let mut bytes = [0; USED_LEN];
+        self.file.read_at(0, &mut bytes);
+        let times = [checkpoint.log_ms, checkpoint.queues_ms, checkpoint.index_ms];
+        for (place, value) in bytes.chunks_exact_mut(8).zip(times) {
+            place.copy_from_slice(&value.to_be_bytes());
+        }
         let index = &checkpoint.index;
         let ours = [checkpoint.queues_at.0, index.end.0, index.file, index.next_entry];
-        for (at, value) in (40..).step_by(8).zip(ours) {
-            self.file.write_at(at, &value.to_be_bytes());
+        for (place, value) in bytes[40..].chunks_exact_mut(8).zip(ours) {
+            place.copy_from_slice(&value.to_be_bytes());
         }
+        self.file.write_at(0, &bytes);
         self.file.sync(0, LEN).map_err(Error::io(&self.path))
     }
 }

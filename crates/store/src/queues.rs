@@ -62,9 +62,12 @@ impl Queues {
         Ok(Arc::clone(row[id.index()].get_or_insert(queue)))
     }
 
+    /// All of them in order: what is done to each happens in the same order on every run.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<ConsumeQueue>> {
-        self.topics.read().values().flatten().flatten().cloned().collect()
+        let mut all: Vec<_> = self.topics.read().values().flatten().flatten().cloned().collect();
+        all.sort_by(|one, other| (&one.topic, one.id).cmp(&(&other.topic, other.id)));
+        all
     }
 
     /// Forgets a topic and removes its files.

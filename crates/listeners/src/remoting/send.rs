@@ -150,7 +150,7 @@ fn send_back<'a>(call: &mut Call<'a>, request: ConsumerSendMsgBack) -> Answer<Em
         let remark = format!("look message by offset failed, {}", request.log_offset);
         Refusal::new(ResponseCode::SYSTEM_ERROR, remark)
     })?;
-    call.broker().send_back(&SendBack {
+    let end = call.broker().send_back(&SendBack {
         group: &request.group,
         at: LogOffset(at),
         delay_level: request.delay_level,
@@ -158,5 +158,8 @@ fn send_back<'a>(call: &mut Call<'a>, request: ConsumerSendMsgBack) -> Answer<Em
         unit_mode: request.unit_mode,
     })?;
     call.scratch.appended = true;
-    Ok(Reply::Now(Empty))
+    Ok(match end {
+        Some(end) if call.broker().store.flushes_synchronously() => Reply::Flushed(Empty, end),
+        _ => Reply::Now(Empty),
+    })
 }
