@@ -154,6 +154,9 @@ fn bad_requests_get_apache_s_codes_and_their_connection_goes_on() {
         (pull("TOOLS_CONSUMER", "nothing", 0, 0), 17, "topic[nothing] not exist"),
         (pull("TOOLS_CONSUMER", "good", 4, 0), 29, "queueId[4] is illegal"),
         (pull("TOOLS_CONSUMER", "good", -1, 0), 29, "queueId[-1] is illegal"),
+        (pull("TOOLS_CONSUMER", "good", 0, -1), 21, "OFFSET_TOO_SMALL"),
+        (pull("TOOLS_CONSUMER", "good", 0, i64::MIN), 21, "OFFSET_TOO_SMALL"),
+        (pull("TOOLS_CONSUMER", "good", 1, -1), 21, "NO_MESSAGE_IN_QUEUE"),
         (pull("TOOLS_CONSUMER", "good", 0, 99), 21, "OFFSET_OVERFLOW_BADLY"),
         (pull("TOOLS_CONSUMER", "good", 0, i64::MAX), 21, "OFFSET_OVERFLOW_BADLY"),
         (frame(r#"{"code":4711,"opaque":1}"#, b""), 3, "4711"),
@@ -165,6 +168,17 @@ fn bad_requests_get_apache_s_codes_and_their_connection_goes_on() {
         assert!(remark.contains(words), "{remark}; {what}");
     }
     assert_eq!(ask(&mut connect(&server), &pull("TOOLS_CONSUMER", "good", 0, 0)).0, 0);
+}
+
+#[test]
+fn a_silent_connection_is_closed_after_the_time_that_is_set() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), 23_641, "serverChannelMaxIdleTimeSeconds=1\n");
+    let mut silent = connect(&server);
+    let began = std::time::Instant::now();
+    assert_eq!(silent.read(&mut [0; 64]).unwrap(), 0);
+    let took = began.elapsed().as_millis();
+    assert!((900..5000).contains(&took), "after {took} ms");
 }
 
 #[test]
