@@ -181,6 +181,34 @@ fn a_silent_connection_is_closed_after_the_time_that_is_set() {
     assert!((900..5000).contains(&took), "after {took} ms");
 }
 
+/// A broker elsewhere says that it has the topics `a` and `b`.
+fn register() -> Vec<u8> {
+    let header = r#"{"code":103,"opaque":1,"version":513,"extFields":{"brokerName":"other",
+        "brokerAddr":"127.0.0.9:1","clusterName":"c","haServerAddr":"","brokerId":"0",
+        "enableActingMaster":"false","compressed":"false","bodyCrc32":"0"}}"#;
+    let body = br#"{"filterServerList":[],"topicConfigSerializeWrapper":{"dataVersion":
+        {"counter":1,"stateVersion":0,"timestamp":1},"topicConfigTable":{
+        "a":{"topicName":"a"},"b":{"topicName":"b"}}}}"#;
+    frame(header, body)
+}
+
+#[test]
+fn a_registration_that_is_repeated_keeps_its_topics_and_brings_back_what_was_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), 23_681, "");
+    let mut stream = connect(&server);
+    let topic = |code| format!(r#"{{"code":{code},"opaque":1,"extFields":{{"topic":"a"}}}}"#);
+    let (route, delete) = (frame(&topic(105), b""), frame(&topic(216), b""));
+    for _ in 0..3 {
+        assert_eq!(ask(&mut stream, &register()), (0, String::new()));
+        assert_eq!(ask(&mut stream, &route).0, 0);
+    }
+    assert_eq!(ask(&mut stream, &delete).0, 0);
+    assert_eq!(ask(&mut stream, &route).0, 17);
+    assert_eq!(ask(&mut stream, &register()).0, 0);
+    assert_eq!(ask(&mut stream, &route).0, 0);
+}
+
 #[test]
 fn ten_thousand_silent_connections_cost_little_and_others_are_served() {
     let dir = tempfile::tempdir().unwrap();
