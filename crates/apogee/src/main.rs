@@ -19,6 +19,7 @@ mod config;
 mod consume;
 mod greeting;
 mod machine;
+mod mqadmin;
 mod produce;
 mod roles;
 mod scripts;
@@ -30,7 +31,7 @@ fn main() {
     let result = match scripts::call(&args) {
         None => run(std::env::args_os().collect()),
         Some(Call::Ours(ours)) => run(ours),
-        Some(Call::Admin(args)) => exit(scripts::admin(&args)),
+        Some(Call::Admin(args)) => start_logging(None, "warn").map(|()| exit(mqadmin::main(&args))),
         Some(Call::Shutdown(role)) => scripts::shut_down(role.as_deref()).map(|code| exit(code)),
         Some(Call::Help(usage)) => {
             println!("{usage}");

@@ -77,14 +77,6 @@ pub fn link(dir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `mqadmin`: which commands there are.
-pub fn admin(_args: &[String]) -> i32 {
-    eprintln!(
-        "mqadmin: there are no commands yet; Apache RocketMQ's mqadmin works with this server"
-    );
-    1
-}
-
 /// `mqshutdown`: asks our servers of that role to stop. Exit code 1 if there is none; as upstream 0
 /// for a word that is no role.
 pub fn shut_down(role: Option<&str>) -> anyhow::Result<i32> {

@@ -154,6 +154,9 @@ fn bad_requests_get_apache_s_codes_and_their_connection_goes_on() {
         (pull("TOOLS_CONSUMER", "nothing", 0, 0), 17, "topic[nothing] not exist"),
         (pull("TOOLS_CONSUMER", "good", 4, 0), 29, "queueId[4] is illegal"),
         (pull("TOOLS_CONSUMER", "good", -1, 0), 29, "queueId[-1] is illegal"),
+        (pull("TOOLS_CONSUMER", "good", 0, -1), 21, "OFFSET_TOO_SMALL"),
+        (pull("TOOLS_CONSUMER", "good", 0, i64::MIN), 21, "OFFSET_TOO_SMALL"),
+        (pull("TOOLS_CONSUMER", "good", 1, -1), 21, "NO_MESSAGE_IN_QUEUE"),
         (pull("TOOLS_CONSUMER", "good", 0, 99), 21, "OFFSET_OVERFLOW_BADLY"),
         (pull("TOOLS_CONSUMER", "good", 0, i64::MAX), 21, "OFFSET_OVERFLOW_BADLY"),
         (frame(r#"{"code":4711,"opaque":1}"#, b""), 3, "4711"),
@@ -165,6 +168,60 @@ fn bad_requests_get_apache_s_codes_and_their_connection_goes_on() {
         assert!(remark.contains(words), "{remark}; {what}");
     }
     assert_eq!(ask(&mut connect(&server), &pull("TOOLS_CONSUMER", "good", 0, 0)).0, 0);
+}
+
+#[test]
+fn a_silent_connection_is_closed_after_the_time_that_is_set() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), 23_641, "serverChannelMaxIdleTimeSeconds=1\n");
+    let mut silent = connect(&server);
+    let began = std::time::Instant::now();
+    assert_eq!(silent.read(&mut [0; 64]).unwrap(), 0);
+    let took = began.elapsed().as_millis();
+    assert!((900..5000).contains(&took), "after {took} ms");
+}
+
+#[test]
+fn sends_before_their_time_are_refused_and_trace_is_off_where_it_is_set_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let conf = "startAcceptSendRequestTimeStamp=33000000000000\n";
+    let server = Server::start(dir.path(), 23_661, conf);
+    let (code, remark) = ask(&mut connect(&server), &send_to("t"));
+    assert_eq!(code, 1, "{remark}");
+    assert!(remark.starts_with("broker unable to service, until 3015-"), "{remark}");
+    drop(server);
+    let server = Server::start(dir.path(), 23_661, "traceOn=false\n");
+    let mut stream = connect(&server);
+    stream.write_all(&send_to("t")).unwrap();
+    assert_eq!(answer(&mut stream)["extFields"]["TRACE_ON"], "false");
+}
+
+/// A broker elsewhere says that it has the topics `a` and `b`.
+fn register() -> Vec<u8> {
+    let header = r#"{"code":103,"opaque":1,"version":513,"extFields":{"brokerName":"other",
+        "brokerAddr":"127.0.0.9:1","clusterName":"c","haServerAddr":"","brokerId":"0",
+        "enableActingMaster":"false","compressed":"false","bodyCrc32":"0"}}"#;
+    let body = br#"{"filterServerList":[],"topicConfigSerializeWrapper":{"dataVersion":
+        {"counter":1,"stateVersion":0,"timestamp":1},"topicConfigTable":{
+        "a":{"topicName":"a"},"b":{"topicName":"b"}}}}"#;
+    frame(header, body)
+}
+
+#[test]
+fn a_registration_that_is_repeated_keeps_its_topics_and_brings_back_what_was_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), 23_681, "");
+    let mut stream = connect(&server);
+    let topic = |code| format!(r#"{{"code":{code},"opaque":1,"extFields":{{"topic":"a"}}}}"#);
+    let (route, delete) = (frame(&topic(105), b""), frame(&topic(216), b""));
+    for _ in 0..3 {
+        assert_eq!(ask(&mut stream, &register()), (0, String::new()));
+        assert_eq!(ask(&mut stream, &route).0, 0);
+    }
+    assert_eq!(ask(&mut stream, &delete).0, 0);
+    assert_eq!(ask(&mut stream, &route).0, 17);
+    assert_eq!(ask(&mut stream, &register()).0, 0);
+    assert_eq!(ask(&mut stream, &route).0, 0);
 }
 
 #[test]

@@ -151,3 +151,63 @@ fn a_broker_registers_with_name_servers_elsewhere_and_messages_pass() {
         assert!(child.wait().unwrap().success());
     }
 }
+
+/// A name server that answers everything with success and that nothing has changed. For each
+/// request it tells its code and length.
+fn name_server_that_counts() -> (u16, std::sync::mpsc::Receiver<(i64, usize)>) {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut stream, tell) = (stream.unwrap(), tell.clone());
+            std::thread::spawn(move || {
+                let mut lengths = [0; 8];
+                while stream.read_exact(&mut lengths).is_ok() {
+                    let len = u32::from_be_bytes(lengths[..4].try_into().unwrap()) as usize;
+                    let header = u32::from_be_bytes([0, lengths[5], lengths[6], lengths[7]]);
+                    let mut rest = vec![0; len - 4];
+                    stream.read_exact(&mut rest).unwrap();
+                    let header: serde_json::Value =
+                        serde_json::from_slice(&rest[..header as usize]).unwrap();
+                    let answer = serde_json::json!({
+                        "code": 0, "flag": 1, "opaque": header["opaque"],
+                        "extFields": { "changed": "false" },
+                    });
+                    let answer = answer.to_string().into_bytes();
+                    stream.write_all(&(answer.len() as u32 + 4).to_be_bytes()).unwrap();
+                    stream.write_all(&(answer.len() as u32).to_be_bytes()).unwrap();
+                    stream.write_all(&answer).unwrap();
+                    let _ = tell.send((header["code"].as_i64().unwrap(), len));
+                }
+            });
+        }
+    });
+    (port, told)
+}
+
+#[test]
+fn a_broker_with_ten_thousand_topics_sends_them_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let topics: std::collections::BTreeMap<_, _> = (0..10_000)
+        .map(|at| format!("topic-{at}"))
+        .map(|topic| (topic.clone(), serde_json::json!({ "topicName": topic })))
+        .collect();
+    std::fs::create_dir_all(dir.path().join("store/config")).unwrap();
+    let table = serde_json::json!({ "topicConfigTable": topics, "dataVersion": { "counter": 1 } });
+    std::fs::write(dir.path().join("store/config/topics.json"), table.to_string()).unwrap();
+    let conf = "listenPort=23351\nbrokerName=b\nstorePathRootDir=store\nbrokerIP1=127.0.0.1\n\
+                registerNameServerPeriod=10000\n";
+    std::fs::write(dir.path().join("broker.conf"), conf).unwrap();
+    let (port, told) = name_server_that_counts();
+    let args = ["broker", "-c", "broker.conf", "-n", &format!("127.0.0.1:{port}")];
+    let mut broker = apogee(dir.path()).args(args).spawn().unwrap();
+    let next = || told.recv_timeout(std::time::Duration::from_secs(30)).unwrap();
+    let (code, len) = next();
+    assert!(code == 103 && 1_000_000 < len, "{code} with {len} bytes");
+    let (code, len) = next();
+    assert!(code == 322 && len < 1000, "{code} with {len} bytes");
+    kill_process(Pid::from_child(&broker), Signal::TERM).unwrap();
+    assert!(broker.wait().unwrap().success());
+}

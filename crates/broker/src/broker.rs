@@ -106,7 +106,11 @@ impl Broker {
             Levels::parse(&settings.message_delay_level).map_err(Error::InvalidParameter)?;
         let mut stamp = Vec::new();
         properties::push(&mut stamp, name::MSG_REGION, &settings.region_id);
-        properties::push(&mut stamp, name::TRACE_ON, "true");
+        properties::push(
+            &mut stamp,
+            name::TRACE_ON,
+            if settings.trace_on { "true" } else { "false" },
+        );
         properties::push(&mut stamp, name::CLUSTER, &identity.cluster);
         let mut random = fastrand::Rng::with_seed(seed);
         Ok(Self {
@@ -135,6 +139,23 @@ impl Broker {
     /// What this broker lets clients do at all.
     pub fn permission(&self) -> Perm {
         Perm(self.permission.load(Ordering::Relaxed))
+    }
+
+    /// Refuses sends before `startAcceptSendRequestTimeStamp`. Spec `broker.md` 1.2.
+    pub fn check_started(&self) -> Result<(), Error> {
+        let start_ms = self.settings.start_accept_send_request_time_stamp;
+        if start_ms <= 0 || start_ms <= self.clock.now_ms() {
+            return Ok(());
+        }
+        let start = jiff::Timestamp::from_millisecond(start_ms).unwrap_or(jiff::Timestamp::MAX);
+        let start = jiff::tz::TimeZone::system().to_datetime(start);
+        Err(Error::NotYet { until: start.strftime("%Y-%m-%d %H:%M:%S,%3f").to_string() })
+    }
+
+    /// `traceOn`, as a send is told.
+    #[must_use]
+    pub fn trace_on(&self) -> &'static str {
+        if self.settings.trace_on { "true" } else { "false" }
     }
 
     /// Brings what was stored and may be seen into the queues, and wakes who waits for it.

@@ -22,7 +22,7 @@ pub const DEFAULT_LEVELS: &str = "1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 2
 
 /// Messages of one level that are delivered before the next level has its turn.
 const STEP_COUNT_MAX: usize = 256;
-/// How long until a level is looked at again; upstream's `DELAY_FOR_A_WHILE`.
+/// How long until a level that failed is looked at again; upstream's `DELAY_FOR_A_WHILE`.
 const PAUSE_MS: Millis = 100;
 
 /// The delays, by level from 1.
@@ -80,6 +80,12 @@ impl Levels {
         self.delays_ms.len() as i32
     }
 
+    /// How long nothing that is stored from now on can be due: the shortest delay, but no less than
+    /// what is late by custom.
+    fn pause_ms(&self) -> Millis {
+        self.delays_ms.iter().min().map_or(PAUSE_MS, |shortest| PAUSE_MS.max(*shortest))
+    }
+
     /// The delay of a level; above the highest that of the highest.
     #[must_use]
     pub fn delay_ms(&self, level: i32) -> Millis {
@@ -127,20 +133,19 @@ impl Broker {
 
     /// Delivers what is due, a bounded number of each level; says when to come again.
     pub fn delay_step(&self) -> Millis {
-        let mut is_done = true;
+        let mut pause_ms = self.delays.levels.pause_ms();
         for level in 1..=self.delays.levels.max() {
-            match self.deliver_level(level) {
-                Ok(caught_up) => is_done &= caught_up,
-                Err(error) => {
-                    tracing::error!(level, %error, "delayed messages of this level still wait");
-                }
-            }
+            let level_ms = self.deliver_level(level).unwrap_or_else(|error| {
+                tracing::error!(level, %error, "delayed messages of this level still wait");
+                Some(PAUSE_MS)
+            });
+            pause_ms = pause_ms.min(level_ms.unwrap_or(pause_ms));
         }
-        if is_done { PAUSE_MS } else { 0 }
+        pause_ms
     }
 
-    /// Delivers from one level's queue; whether nothing due is left.
-    fn deliver_level(&self, level: i32) -> Result<bool, Error> {
+    /// Delivers from one level's queue; in how long the next of it is due, if there is one.
+    fn deliver_level(&self, level: i32) -> Result<Option<Millis>, Error> {
         let queue = QueueId::from_wire(level - 1).expect("levels count from 1");
         let index = queue.index();
         let mut next = QueueOffset(self.delays.progress.lock()[index]);
@@ -148,7 +153,7 @@ impl Broker {
         let end = bounds.end;
         next = next.clamp(bounds.start, end);
         let latest_due = self.clock.now_ms();
-        let mut caught_up = true;
+        let mut next_due_in = None;
         let mut left = STEP_COUNT_MAX;
         while next < end {
             let Some(unit) = self.store.unit(names::SCHEDULE_TOPIC, queue, next) else { break };
@@ -156,10 +161,11 @@ impl Broker {
             let is_due = unit.tags_code <= latest_due
                 || latest_due + self.delays.levels.delay_ms(level) < unit.tags_code;
             if !is_due {
+                next_due_in = Some(unit.tags_code - latest_due);
                 break;
             }
             if left == 0 {
-                caught_up = false;
+                next_due_in = Some(0);
                 break;
             }
             self.deliver(unit.at)?;
@@ -167,7 +173,7 @@ impl Broker {
             left -= 1;
         }
         self.delays.progress.lock()[index] = next.0;
-        Ok(caught_up)
+        Ok(next_due_in)
     }
 
     /// Stores one waiting message in the queue that it was sent to.
@@ -204,6 +210,8 @@ mod tests {
         assert_eq!(levels.max(), 18);
         assert_eq!((levels.delay_ms(3), levels.delay_ms(18)), (10_000, 7_200_000));
         assert_eq!(levels.delay_ms(99), 7_200_000);
+        assert_eq!(levels.pause_ms(), 1000);
+        assert_eq!(Levels::parse("5s 0s").unwrap().pause_ms(), 100);
         assert!(Levels::parse("1s x").is_err());
         assert!(Levels::parse("").is_err());
         assert!(Levels::parse("é").is_err());

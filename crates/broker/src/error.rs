@@ -54,6 +54,8 @@ pub enum Error {
     #[error("{0} is not supported by this server")]
     NotSupported(&'static str),
     // The moment.
+    #[error("broker unable to service, until {until}")]
+    NotYet { until: String },
     #[error("look message by offset failed, {at}: there is no message")]
     NoSuchMessage { at: u64 },
     // The operator can act.

@@ -37,6 +37,13 @@ struct Progress {
     reset: BTreeMap<QueueId, i64>,
 }
 
+impl Progress {
+    /// Whether the group has been here as a group: a pull alone, as of a tool, says nothing.
+    fn has_offsets(&self) -> bool {
+        !self.committed.is_empty() || !self.reset.is_empty()
+    }
+}
+
 #[derive(Default)]
 struct Table {
     /// By group, then topic: so both are looked up without joining them.
@@ -129,8 +136,14 @@ impl Offsets {
     #[must_use]
     pub fn topics_of(&self, group: &str) -> Vec<Arc<str>> {
         let table = self.table.lock();
-        let mut topics: Vec<_> =
-            table.groups.get(group).into_iter().flat_map(|topics| topics.keys().cloned()).collect();
+        let mut topics: Vec<_> = table
+            .groups
+            .get(group)
+            .into_iter()
+            .flatten()
+            .filter(|(_, it)| it.has_offsets())
+            .map(|(topic, _)| Arc::clone(topic))
+            .collect();
         topics.sort();
         topics
     }
@@ -140,7 +153,7 @@ impl Offsets {
     pub fn groups_of(&self, topic: &str) -> Vec<Arc<str>> {
         let table = self.table.lock();
         let has_topic = |(group, topics): (&Arc<str>, &Map<Arc<str>, Progress>)| {
-            topics.contains_key(topic).then(|| Arc::clone(group))
+            topics.get(topic)?.has_offsets().then(|| Arc::clone(group))
         };
         let mut groups: Vec<_> = table.groups.iter().filter_map(has_topic).collect();
         groups.sort();

@@ -132,13 +132,18 @@ impl Broker {
             pulled.next = QueueOffset(reset.max(0) as u64);
             return pulled;
         }
+        let Ok(from) = u64::try_from(pull.from) else {
+            let is_empty = bounds.end == QueueOffset(0);
+            let status =
+                if is_empty { ReadStatus::NoMessageInQueue } else { ReadStatus::OffsetTooSmall };
+            return Pulled { status: PullStatus::Read(status), ..pulled };
+        };
         let limits = ReadLimits {
             count: usize::try_from(pull.max_count).unwrap_or(0).clamp(1, PULL_COUNT_MAX),
             bytes: PULL_BYTES_MAX,
         };
-        let from = QueueOffset(pull.from.max(0) as u64);
         let mut wants = |code| admitted.filter.matches(code);
-        let read = self.store.read(pull.topic, queue, from, limits, &mut wants, units);
+        let read = self.store.read(pull.topic, queue, QueueOffset(from), limits, &mut wants, units);
         self.statistics.got(units.len() as u64);
         self.offsets.pulled(pull.group, pull.topic, queue, read.next.0 as i64);
         Pulled {

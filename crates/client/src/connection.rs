@@ -33,6 +33,8 @@ const DIAL_TIME: Duration = Duration::from_secs(3);
 const BACK_OFF_MIN: Duration = Duration::from_millis(50);
 /// A broker that restarts is found again within this.
 const BACK_OFF_MAX: Duration = Duration::from_secs(3);
+/// Upstream's `clientChannelMaxIdleTimeSeconds`.
+const IDLE: Duration = Duration::from_secs(120);
 /// How long a connection may take to write its last bytes.
 const CLOSE_TIME: Duration = Duration::from_secs(1);
 /// How long a caller waits before it looks again whether a full connection has room.
@@ -452,7 +454,7 @@ impl Connections {
             let mut session =
                 ClientSession { calls: Arc::clone(&calls), listeners, index: Vec::new() };
             let _ended = End(calls);
-            let closed = pump(stream, &mut session, &outbox, &admission).await;
+            let closed = pump(stream, &mut session, &outbox, &admission, IDLE).await;
             tracing::debug!(%addr, %closed, "connection ended");
         });
         Ok(connection)

@@ -22,5 +22,5 @@ pub use message::{Message, ReceivedMessage};
 pub use notices::Notice;
 pub use producer::{Producer, ProducerBuilder, SendReceipt, SendStatus};
 pub use pull::{PullConsumer, PullStatus, Pulled};
-pub use push::{Outcome, PushConsumer, PushConsumerBuilder, StartFrom};
+pub use push::{Outcome, PushConsumer, PushConsumerBuilder, StartFrom, share};
 pub use routes::Route;

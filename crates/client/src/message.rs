@@ -122,6 +122,8 @@ pub struct ReceivedMessage {
     pub store_host: SocketAddr,
     /// How often it was delivered before.
     pub reconsume_times: i32,
+    /// Bytes that the broker keeps of it.
+    pub stored_len: usize,
 }
 
 impl ReceivedMessage {
@@ -178,6 +180,7 @@ impl ReceivedMessage {
             stored_ms: record.stored_ms,
             store_host: record.store_host,
             reconsume_times: record.reconsume_times,
+            stored_len: record.len,
             properties,
         }
     }

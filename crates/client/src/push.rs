@@ -26,6 +26,7 @@ use crate::pull::subscription;
 use crate::{Client, Error, Options};
 
 use coordinator::Coordinator;
+pub use rebalance::share;
 
 /// What became of messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,6 +4,6 @@ pub mod kv;
 pub mod routes;
 
 pub use kv::KvConfig;
-pub use routes::{ChannelId, Registration, RouteError, Routes};
+pub use routes::{ChannelId, Registered, Registration, RouteError, Routes};
 
 type Map<K, V> = hashbrown::HashMap<K, V, foldhash::fast::RandomState>;

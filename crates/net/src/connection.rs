@@ -53,8 +53,6 @@ pub enum Closed {
     Io(#[from] io::Error),
 }
 
-/// Upstream's `serverChannelMaxIdleTimeSeconds`.
-const IDLE: Duration = Duration::from_secs(120);
 /// How long one frame may take to arrive: 16 MiB at 280 KiB/s.
 const FRAME_TIME: Duration = Duration::from_secs(60);
 /// How long to wait before asking again for memory that others use.
@@ -68,18 +66,21 @@ const READ_LEN_MAX: usize = 256 * 1024;
 /// answer a thousand times as long, and a peer may send thousands without reading.
 const OUTPUT_LEN_MAX: usize = 1024 * 1024;
 
-/// Moves frames until the connection ends, and says why it did.
+/// Moves frames until the connection ends, for example because nothing moved for as long as `idle`,
+/// and says why it did.
 pub async fn pump(
     mut stream: Box<dyn Stream>,
     session: &mut dyn Session,
     outbox: &Outbox,
     admission: &Arc<Admission>,
+    idle: Duration,
 ) -> Closed {
     let mut pump = Pump {
         stream: &mut *stream,
         input: Input::new(Arc::clone(admission)),
         output: Output::default(),
         heard: Instant::now(),
+        idle,
     };
     let closed = match pump.run(session, outbox).await {
         Err(closed) => closed,
@@ -97,11 +98,12 @@ struct Pump<'s> {
     output: Output,
     /// When bytes last moved in either direction.
     heard: Instant,
+    idle: Duration,
 }
 
 impl Pump<'_> {
     async fn run(&mut self, session: &mut dyn Session, outbox: &Outbox) -> Result<Never, Closed> {
-        let mut timer = pin!(sleep_until(Instant::now() + IDLE));
+        let mut timer = pin!(sleep_until(Instant::now() + self.idle));
         loop {
             self.next(session, outbox, timer.as_mut()).await?;
             let mut is_more = true;
@@ -152,10 +154,10 @@ impl Pump<'_> {
     /// The timer fired: too long idle, or a frame too slow; else sets it anew.
     fn on_timer(&mut self, timer: Pin<&mut Sleep>) -> Result<(), Closed> {
         let now = Instant::now();
-        if self.heard + IDLE <= now {
-            return Err(Closed::Idle(IDLE));
+        if self.heard + self.idle <= now {
+            return Err(Closed::Idle(self.idle));
         }
-        let mut next = self.heard + IDLE;
+        let mut next = self.heard + self.idle;
         if let Some(since) = self.input.partial_since {
             if since + FRAME_TIME <= now {
                 return Err(Closed::TooSlow(FRAME_TIME));
@@ -186,10 +188,11 @@ impl Pump<'_> {
 
     /// Writes all of the output, with one call if the socket takes it.
     async fn write(&mut self) -> Result<(), Closed> {
+        let idle = self.idle;
         let mut written = 0;
         while written < self.output.len() {
             let write = poll_fn(|cx| self.poll_write(cx, written));
-            let len = tokio::time::timeout(IDLE, write).await.map_err(|_| Closed::Idle(IDLE))??;
+            let len = tokio::time::timeout(idle, write).await.map_err(|_| Closed::Idle(idle))??;
             if len == 0 {
                 return Err(Closed::ByPeer);
             }
@@ -361,10 +364,13 @@ mod tests {
 
     const FRAME: &[u8] = b"\0\0\0\x06\0\0\0\x02{}";
 
+    const IDLE: Duration = Duration::from_secs(90);
+
     async fn serve(stream: DuplexStream, answer_len: usize) -> (Closed, usize) {
         let mut session = Generous { answer_len, output_len_max: 0 };
         let (outbox, admission) = (Outbox::default(), Arc::default());
-        let closed = pump(Box::new(Pipe(stream)), &mut session, &outbox, &admission).await;
+        let pipe = Box::new(Pipe(stream));
+        let closed = pump(pipe, &mut session, &outbox, &admission, IDLE).await;
         (closed, session.output_len_max)
     }
 
@@ -380,6 +386,14 @@ mod tests {
         assert!(matches!(served.await.unwrap().0, Closed::TooSlow(_)));
         let took = began.elapsed().as_secs();
         assert!((60..=62).contains(&took), "after {took} s");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_says_nothing_is_cut_off_when_the_time_that_was_set_has_passed() {
+        let (_ours, theirs) = tokio::io::duplex(64);
+        let began = Instant::now();
+        assert!(matches!(serve(theirs, 1).await.0, Closed::Idle(IDLE)));
+        assert_eq!(began.elapsed().as_secs(), 90);
     }
 
     #[tokio::test(start_paused = true)]

@@ -12,7 +12,7 @@ use apogee_listeners::remoting::names::{NameServer, OwnBroker};
 use apogee_listeners::remoting::{self, Door, Router};
 use apogee_net::Transport;
 use apogee_store::{Documents, FlushMode, Store};
-use apogee_types::settings::{BrokerSettings, NamesrvSettings};
+use apogee_types::settings::{BrokerSettings, NamesrvSettings, NetSettings, StoreSettings};
 use apogee_types::{Clock, Millis};
 use tokio::task::JoinSet;
 
@@ -87,7 +87,8 @@ impl Node {
         let disk = Arc::new(self.disk.clone());
         let names = NameServer::open(NamesrvSettings::default(), clock, disk, Some(own))?;
         let router = remoting::name_server_routes(remoting::broker_routes(Router::default()));
-        let door = Door::new(router, Some(Arc::clone(&broker)), Some(Arc::new(names)));
+        let limits = (&NetSettings::default(), &StoreSettings::default());
+        let door = Door::new(router, Some(Arc::clone(&broker)), Some(Arc::new(names)), limits);
         door.topics_changed();
         let mut doors = JoinSet::new();
         doors.spawn(Arc::clone(&door).accept(listener));

@@ -7,7 +7,8 @@ use apogee_types::route::MessageQueue;
 
 /// Upstream's strategy `AVG`: contiguous ranges, the first members take one more. `queues` and
 /// `members` are sorted here. `None` if we are no member (yet).
-pub(super) fn share(
+#[must_use]
+pub fn share(
     mut queues: Vec<MessageQueue>,
     mut members: Vec<Arc<str>>,
     me: &str,

@@ -119,7 +119,9 @@ impl Transport for Network {
             let outbox = Arc::<Outbox>::default();
             let mut door = Door::new(Arc::clone(&self.0), broker.cloned(), Arc::clone(&outbox));
             tokio::spawn(async move {
-                let _ = pump(Box::new(Pipe(theirs)), &mut door, &outbox, &Arc::default()).await;
+                let idle = std::time::Duration::from_secs(120);
+                let pipe = Box::new(Pipe(theirs));
+                let _ = pump(pipe, &mut door, &outbox, &Arc::default(), idle).await;
             });
             Ok(Box::new(Pipe(ours)) as Box<dyn Stream>)
         })

@@ -10,12 +10,13 @@ use apogee_broker::Broker;
 use apogee_broker::clients::{ConnectionId, Notice, Outlet, Reply};
 use apogee_net::{Admission, Closed, Listener, Outbox, Stream, pump};
 use apogee_types::names;
+use apogee_types::settings::{NetSettings, StoreSettings};
 use apogee_wire::output::Output;
 use apogee_wire::remoting::header::RequestHead;
 use apogee_wire::remoting::requests::PushReplyMessage;
 use apogee_wire::remoting::{Fields, HeaderEncoding, Request, ResponseCode, requests};
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::names::NameServer;
 use super::router::Router;
@@ -28,6 +29,12 @@ pub struct Door {
     pub names: Option<Arc<NameServer>>,
     /// Told when topics changed: whoever registers with name servers elsewhere waits for it.
     pub changed: watch::Sender<()>,
+    /// Told when a request is parked: whoever looks after its deadline may have slept.
+    pub parked: Notify,
+    /// `syncFlushTimeout`.
+    pub sync_flush_timeout: Duration,
+    /// `serverChannelMaxIdleTimeSeconds`.
+    idle: Duration,
     admission: Arc<Admission>,
     next_connection: AtomicU64,
 }
@@ -49,6 +56,12 @@ pub struct Peer {
 
 type Waiting = Box<dyn FnOnce(Option<ResponseCode>) + Send>;
 
+/// How often parked requests are looked at for their deadline.
+const SWEEP_PAUSE: Duration = Duration::from_millis(250);
+
+/// `serverChannelMaxIdleTimeSeconds=0`: silence ends no connection for a century.
+const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
 /// How long a client may take to answer a request of ours; upstream's for replies.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
 
@@ -58,12 +71,19 @@ impl Door {
         router: Router,
         broker: Option<Arc<Broker>>,
         names: Option<Arc<NameServer>>,
+        (net, store): (&NetSettings, &StoreSettings),
     ) -> Arc<Self> {
         Arc::new(Self {
             router,
             broker,
             names,
             changed: watch::Sender::new(()),
+            parked: Notify::new(),
+            sync_flush_timeout: Duration::from_millis(store.sync_flush_timeout),
+            idle: match net.server_channel_max_idle_time_seconds {
+                0 => NEVER,
+                seconds => Duration::from_secs(seconds).min(NEVER),
+            },
             admission: Arc::default(),
             next_connection: AtomicU64::new(1),
         })
@@ -89,8 +109,9 @@ impl Door {
         self.changed.send_replace(());
     }
 
-    /// Answers parked pulls whose time is up, and lets silent brokers go. A few times a second.
-    pub fn sweep_step(&self) {
+    /// Answers parked pulls whose time is up, and lets silent brokers go. Says when to be called
+    /// again; with `None`, in a while, or when a request is parked.
+    pub fn sweep_step(&self) -> Option<Duration> {
         if let Some(broker) = &self.broker {
             broker.waiters.expire(broker.clock.now_ms());
             if broker.topics.has_changed() {
@@ -100,6 +121,8 @@ impl Door {
         if let Some(names) = &self.names {
             names.expire_step();
         }
+        let has_parked = self.broker.as_ref().is_some_and(|broker| !broker.waiters.is_empty());
+        has_parked.then_some(SWEEP_PAUSE)
     }
 
     /// Accepts connections until the listener fails for good; each runs as a task of its own,
@@ -127,7 +150,8 @@ impl Door {
         let mut session = ServerSession::new(Arc::clone(&self), Arc::clone(&peer));
         // Dropping the task, as a stop does, must leave the groups as well.
         let leave = Leave { door: &self, peer: &peer };
-        let closed = pump(stream, &mut session, &peer.outbox, &self.admission).await;
+        let (outbox, admission) = (&peer.outbox, &self.admission);
+        let closed = pump(stream, &mut session, outbox, admission, self.idle).await;
         drop(leave);
         match closed {
             Closed::ByPeer | Closed::ByUs => {}

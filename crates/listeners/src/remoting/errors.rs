@@ -27,6 +27,7 @@ pub fn response_code(error: &Error) -> ResponseCode {
         Error::SubscriptionNotLatest { .. } => ResponseCode::SUBSCRIPTION_NOT_LATEST,
         Error::FilterNotSupported
         | Error::InvalidState(_)
+        | Error::NotYet { .. }
         | Error::NoSuchMessage { .. }
         | Error::Store(_) => ResponseCode::SYSTEM_ERROR,
         Error::Append(error) => append_code(error),

@@ -139,6 +139,7 @@ fn park(
     };
     match broker.waiters.park(pull.topic, queue, waiter) {
         Ok(()) => {
+            call.door.parked.notify_one();
             let end = broker.store.queue_bounds(pull.topic, queue).end;
             if pulled.max < end {
                 broker.waiters.recheck(pull.topic, queue, end);

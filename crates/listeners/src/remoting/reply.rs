@@ -121,7 +121,7 @@ impl Responder {
             transaction_id: None,
             recall_handle: None,
             region: Some(Text::Plain(&self.broker.settings.region_id)),
-            trace_on: Some(Text::Plain("true")),
+            trace_on: Some(Text::Plain(self.broker.trace_on())),
         };
         let Some(head) = self.head else { return };
         let remark = format!("push reply message to <{}>fail.", self.client_id);

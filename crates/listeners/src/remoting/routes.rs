@@ -1,9 +1,10 @@
 //! The name server's requests: 100 to 106, 205, 206, 216, 217, 219, 224, 304, 319, 322, 327, 901.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use apogee_control::kv::ORDER_TOPIC_CONFIG;
-use apogee_control::{Registration, RouteError};
+use apogee_control::{Registered, Registration, RouteError};
 use apogee_types::config::DataVersion;
 use apogee_types::route::TopicRouteData;
 use apogee_types::settings::Settings;
@@ -81,12 +82,52 @@ fn register(call: &mut Call<'_>, request: RegisterBroker) -> Answer<RegisterBrok
     {
         return Err(Refusal::new(ResponseCode::SYSTEM_ERROR, "crc32 not match"));
     }
+    let names = call.door.names();
+    let digest = digest(&request, call.header.version, call.body);
+    let (addr, channel, now) =
+        (request.broker_addr.clone(), call.peer.connection, names.clock.now_ms());
+    let renewed = names.with_routes(|routes| routes.renew(&addr, digest, channel, now));
+    let registered = match renewed {
+        Some(registered) => registered,
+        None => {
+            let registration = registration(call, request)?;
+            names.with_routes(|routes| {
+                let registered = routes.register(registration, now)?;
+                routes.remember(&addr, digest);
+                Ok::<Registered, RouteError>(registered)
+            })?
+        }
+    };
+    let fields = RegisterBrokerResponse {
+        ha_server_addr: registered.ha_addr.map(|it| it.to_string()),
+        master_addr: registered.master_addr.map(|it| it.to_string()),
+    };
+    let orders = names.with_kv(|kv| kv.namespace(ORDER_TOPIC_CONFIG).cloned());
+    match orders.filter(|_| names.settings.return_order_topic_config_to_broker) {
+        Some(table) => json_body(fields, &KVTable { table }),
+        None => Ok(Reply::Now(fields)),
+    }
+}
+
+/// Of all that a broker sends to register.
+fn digest(request: &RegisterBroker, version: i32, body: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    let fields = (
+        (&request.broker_name, &request.broker_addr, &request.cluster_name, request.broker_id),
+        (&request.ha_server_addr, request.heartbeat_timeout_ms, request.enable_acting_master),
+        (request.compressed, &request.zone_name, version),
+    );
+    fields.hash(&mut hasher);
+    body.hash(&mut hasher);
+    hasher.finish()
+}
+
+fn registration(call: &Call<'_>, request: RegisterBroker) -> Result<Registration, Refusal> {
     let version = call.header.version;
     let read = RegisterBrokerBody::read(call.body, request.compressed, version);
     let body = read.map_err(|error| Refusal::new(ResponseCode::SYSTEM_ERROR, error.to_string()))?;
     let wrapper = body.topic_config_serialize_wrapper;
-    let names = call.door.names();
-    let registration = Registration {
+    Ok(Registration {
         cluster: request.cluster_name.into(),
         broker_name: request.broker_name.into(),
         broker_id: request.broker_id,
@@ -98,18 +139,7 @@ fn register(call: &mut Call<'_>, request: RegisterBroker) -> Answer<RegisterBrok
         enable_acting_master: request.enable_acting_master.unwrap_or(false),
         zone_name: request.zone_name.map(Arc::from),
         channel: call.peer.connection,
-    };
-    let now = names.clock.now_ms();
-    let registered = names.with_routes(|routes| routes.register(registration, now))?;
-    let fields = RegisterBrokerResponse {
-        ha_server_addr: registered.ha_addr.map(|it| it.to_string()),
-        master_addr: registered.master_addr.map(|it| it.to_string()),
-    };
-    let orders = names.with_kv(|kv| kv.namespace(ORDER_TOPIC_CONFIG).cloned());
-    match orders.filter(|_| names.settings.return_order_topic_config_to_broker) {
-        Some(table) => json_body(fields, &KVTable { table }),
-        None => Ok(Reply::Now(fields)),
-    }
+    })
 }
 
 fn unregister(call: &mut Call<'_>, request: UnregisterBroker) -> Answer<Empty> {

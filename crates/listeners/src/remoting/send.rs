@@ -136,7 +136,7 @@ fn respond<'b>(call: &'b mut Call<'_>, published: &Published) -> Reply<SendMessa
         transaction_id: unique_key.map(Text::Plain),
         recall_handle: None,
         region: Some(Text::Plain(&broker.settings.region_id)),
-        trace_on: Some(Text::Plain("true")),
+        trace_on: Some(Text::Plain(broker.trace_on())),
     };
     if published.wait && broker.store.flushes_synchronously() {
         Reply::Flushed(fields, published.end)

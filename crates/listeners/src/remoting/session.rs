@@ -22,7 +22,8 @@ pub struct ServerSession {
 impl ServerSession {
     #[must_use]
     pub fn new(door: Arc<Door>, peer: Arc<Peer>) -> Self {
-        let (headers, scratch, pending) = Default::default();
+        let (headers, scratch) = Default::default();
+        let pending = Pending::new(door.sync_flush_timeout);
         Self { door, peer, headers, scratch, pending }
     }
 }

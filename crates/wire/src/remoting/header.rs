@@ -126,6 +126,27 @@ impl ResponseHead<'_> {
     }
 }
 
+/// Appends the encoded response `frame`, which says that all went well, with another code.
+pub fn recode(frame: &[u8], code: ResponseCode, bytes: &mut Vec<u8>) {
+    const JSON: &[u8] = b"{\"code\":0";
+    let start = bytes.len();
+    bytes.extend_from_slice(frame);
+    match frame[8..].strip_prefix(JSON) {
+        Some(rest) => {
+            bytes.truncate(start + 8);
+            bytes.extend_from_slice(format!("{{\"code\":{}", code.0).as_bytes());
+            bytes.extend_from_slice(rest);
+            let grown = (bytes.len() - start - frame.len()) as u32;
+            for at in [start, start + 4] {
+                let length = &mut bytes[at..at + 4];
+                let old = u32::from_be_bytes(length.try_into().expect("four bytes"));
+                length.copy_from_slice(&(old + grown).to_be_bytes());
+            }
+        }
+        None => bytes[start + 8..start + 10].copy_from_slice(&(code.0 as i16).to_be_bytes()),
+    }
+}
+
 fn write(
     output: &mut Output,
     encoding: HeaderEncoding,

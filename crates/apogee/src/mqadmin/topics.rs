@@ -1,0 +1,245 @@
+//! Commands on topics.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use apogee_control::kv::ORDER_TOPIC_CONFIG;
+use apogee_types::config::{Perm, TopicConfig};
+use apogee_types::{json, names};
+use apogee_wire::remoting::bodies::{GroupList, TopicList};
+use apogee_wire::remoting::requests::{
+    DeleteTopicInBroker, DeleteTopicInNameServer, GetAllTopicList, QueryTopicConsumeByWho,
+};
+use bytes::Bytes;
+
+use super::print::{self, line};
+use super::{Admin, Command, masters, optional, required, switch};
+
+pub(super) const COMMANDS: &[Command] = &[
+    Command {
+        name: "updateTopic",
+        help: "Update or create topic.",
+        flags: &[
+            optional('b', "brokerAddr", "create topic to which broker"),
+            optional('c', "clusterName", "create topic to which cluster"),
+            required('t', "topic", "topic name"),
+            optional('a', "attributes", "attribute(+a=b,+c=d,-e)"),
+            optional('r', "readQueueNums", "set read queue nums"),
+            optional('w', "writeQueueNums", "set write queue nums"),
+            optional('p', "perm", "set topic's permission(2|4|6), intro[2:W 4:R; 6:RW]"),
+            optional('o', "order", "set topic's order(true|false)"),
+            optional('u', "unit", "is unit topic (true|false)"),
+            optional('s', "hasUnitSub", "has unit sub (true|false)"),
+        ],
+        run: |admin| Box::pin(update(admin)),
+    },
+    Command {
+        name: "deleteTopic",
+        help: "Delete topic from broker and NameServer.",
+        flags: &[
+            required('t', "topic", "topic name"),
+            required('c', "clusterName", "delete topic from which cluster"),
+        ],
+        run: |admin| Box::pin(delete(admin)),
+    },
+    Command {
+        name: "topicList",
+        help: "Fetch all topic list from name server.",
+        flags: &[switch('c', "clusterModel", "clusterModel")],
+        run: |admin| Box::pin(list(admin)),
+    },
+    Command {
+        name: "topicRoute",
+        help: "Examine topic route info.",
+        flags: &[required('t', "topic", "topic name")],
+        run: |admin| Box::pin(route(admin)),
+    },
+    Command {
+        name: "topicStatus",
+        help: "Examine topic Status info.",
+        flags: &[
+            required('t', "topic", "topic name"),
+            optional(
+                'c',
+                "cluster",
+                "cluster name or lmq parent topic, lmq is used to find the route.",
+            ),
+        ],
+        run: |admin| Box::pin(status(admin)),
+    },
+    Command {
+        name: "topicClusterList",
+        help: "Get cluster info for topic.",
+        flags: &[required('t', "topic", "topic name")],
+        run: |admin| Box::pin(clusters(admin)),
+    },
+    Command {
+        name: "allocateMQ",
+        help: "Allocate MQ.",
+        flags: &[required('t', "topic", "topic name"), required('i', "ipList", "ipList")],
+        run: |admin| Box::pin(allocate(admin)),
+    },
+];
+
+/// Bits of a topic's sys flag.
+const UNIT: i32 = 1;
+const UNIT_SUB: i32 = 2;
+
+async fn update(admin: &Admin) -> anyhow::Result<()> {
+    let topic = admin.required('t');
+    names::check_topic(topic)?;
+    let bit = |short, bit| if admin.truth(short) == Some(true) { bit } else { 0 };
+    let order = admin.truth('o').unwrap_or(false);
+    let mut config = TopicConfig::new(topic, 8, Perm(admin.number('p')?.unwrap_or(6)));
+    config.read_queue_count = admin.number('r')?.unwrap_or(8);
+    config.write_queue_count = admin.number('w')?.unwrap_or(8);
+    config.topic_sys_flag = bit('u', UNIT) | bit('s', UNIT_SUB);
+    config.order = order;
+    for part in admin.flag('a').unwrap_or_default().split(',') {
+        if let Some((name, value)) = part.strip_prefix('+').and_then(|it| it.split_once('=')) {
+            config.attributes.insert(name.to_owned(), value.to_owned());
+        }
+    }
+    let targets = admin.targets().await?;
+    if order {
+        let places = targets.iter().map(|it| format!("{}:{}", it.name, config.write_queue_count));
+        let places = places.collect::<Vec<_>>().join(";");
+        let what = if admin.is_set('b') { "broker" } else { "cluster" };
+        put_order(admin, topic, &places, what == "broker").await?;
+        line!("set {what} orderConf. isOrder=true, orderConf=[{places}]");
+    }
+    for target in &targets {
+        admin.client.create_topic_on(&target.addr, &config).await?;
+        line!("create topic to {} success.", target.addr);
+    }
+    line!("{}", print::topic(&config));
+    Ok(())
+}
+
+/// Keeps which brokers have how many queues of an order topic; with `keeps_others` those that are
+/// not named stay.
+async fn put_order(
+    admin: &Admin,
+    topic: &str,
+    places: &str,
+    keeps_others: bool,
+) -> anyhow::Result<()> {
+    let known = super::names::find(admin, ORDER_TOPIC_CONFIG, topic).await?;
+    let known = known.filter(|_| keeps_others).unwrap_or_default();
+    let pairs = known.split(';').chain(places.split(';')).filter_map(|it| it.split_once(':'));
+    let pairs: BTreeMap<&str, &str> = pairs.collect();
+    let pairs: Vec<_> = pairs.iter().map(|(broker, count)| format!("{broker}:{count}")).collect();
+    super::names::put(admin, ORDER_TOPIC_CONFIG, topic, &pairs.join(";")).await
+}
+
+async fn delete(admin: &Admin) -> anyhow::Result<()> {
+    let (topic, cluster) = (admin.required('t').to_owned(), admin.required('c'));
+    let request = DeleteTopicInBroker { topic: topic.clone() };
+    for target in masters(&admin.client.cluster_info().await?, cluster)? {
+        admin.client.call::<DeleteTopicInBroker>(&target.addr, &request, Bytes::new()).await?;
+    }
+    line!("delete topic [{topic}] from cluster [{cluster}] success.");
+    let cluster_name = Some(cluster.to_owned());
+    let request = DeleteTopicInNameServer { topic: topic.clone(), cluster_name };
+    for addr in admin.client.name_servers() {
+        admin.client.call::<DeleteTopicInNameServer>(addr, &request, Bytes::new()).await?;
+    }
+    line!("delete topic [{topic}] from NameServer success.");
+    Ok(())
+}
+
+pub async fn all(admin: &Admin) -> anyhow::Result<Vec<Arc<str>>> {
+    let request = GetAllTopicList {};
+    let answer = admin.client.call_name_server::<GetAllTopicList>(&request, Bytes::new()).await?;
+    Ok(answer.success()?.json::<TopicList>()?.topic_list)
+}
+
+async fn list(admin: &Admin) -> anyhow::Result<()> {
+    let topics = all(admin).await?;
+    if !admin.is_set('c') {
+        topics.iter().for_each(|topic| line!("{topic}"));
+        return Ok(());
+    }
+    line!("{:<20}  {:<48}  {:<48}", "#Cluster Name", "#Topic", "#Consumer Group");
+    for topic in topics {
+        if topic.starts_with(names::RETRY_PREFIX) || topic.starts_with(names::DLQ_PREFIX) {
+            continue;
+        }
+        let groups = groups_of(admin, &topic).await.unwrap_or_default();
+        let groups = if groups.is_empty() { vec!["".into()] } else { groups };
+        for cluster in clusters_of(admin, &topic).await.unwrap_or_default() {
+            for group in &groups {
+                let (cluster, topic) = (print::cut(&cluster, 20), print::cut(&topic, 64));
+                line!("{cluster:<20}  {topic:<64}  {:<64}", print::cut(group, 64));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The groups that read a topic, as its first broker knows them.
+pub async fn groups_of(admin: &Admin, topic: &str) -> anyhow::Result<Vec<Arc<str>>> {
+    let route = admin.client.route(topic).await?;
+    let request = QueryTopicConsumeByWho { topic: topic.to_owned() };
+    let mut addrs = route.data().broker_datas.iter().filter_map(|broker| broker.master());
+    let Some(addr) = addrs.next() else { return Ok(Vec::new()) };
+    let answer = admin.client.call::<QueryTopicConsumeByWho>(addr, &request, Bytes::new()).await?;
+    Ok(answer.json::<GroupList>()?.group_list)
+}
+
+async fn clusters_of(admin: &Admin, topic: &str) -> anyhow::Result<Vec<Arc<str>>> {
+    let route = admin.client.route(topic).await?;
+    let brokers = route.data().broker_datas.iter();
+    let mut clusters: Vec<_> = brokers.map(|broker| Arc::clone(&broker.cluster)).collect();
+    clusters.sort();
+    clusters.dedup();
+    Ok(clusters)
+}
+
+async fn route(admin: &Admin) -> anyhow::Result<()> {
+    let route = admin.client.route(admin.required('t')).await?;
+    line!("{}", print::pretty(&json::write(route.data())));
+    Ok(())
+}
+
+async fn status(admin: &Admin) -> anyhow::Result<()> {
+    let topic = admin.required('t');
+    let header = ("#Broker Name", "#QID", "#Min Offset", "#Max Offset", "#Last Updated");
+    let (broker, id, min, max, time) = header;
+    line!("{broker:<32}  {id:<4}  {min:<20}  {max:<20}    {time}");
+    let route = admin.client.route(topic).await?;
+    let mut tps = 0.0;
+    for addr in route.data().broker_datas.iter().filter_map(|broker| broker.master()) {
+        let stats = admin.client.topic_stats(addr, topic).await?;
+        tps += stats.topic_put_tps;
+        for (queue, offset) in &stats.offset_table {
+            let time = offset.last_update_timestamp;
+            let time = if 0 < time { print::millis(time) } else { String::new() };
+            let broker = print::cut(&queue.broker_name, 32);
+            let (id, min, max) = (queue.queue_id, offset.min_offset, offset.max_offset);
+            line!("{broker:<32}  {id:<4}  {min:<20}  {max:<20}    {time}");
+        }
+    }
+    line!("\nTopic Put TPS: {tps:?}");
+    Ok(())
+}
+
+async fn clusters(admin: &Admin) -> anyhow::Result<()> {
+    for cluster in clusters_of(admin, admin.required('t')).await? {
+        line!("{cluster}");
+    }
+    Ok(())
+}
+
+/// Who would get which queues by the strategy `AVG`.
+async fn allocate(admin: &Admin) -> anyhow::Result<()> {
+    let route = admin.client.route(admin.required('t')).await?;
+    let members: Vec<Arc<str>> = admin.required('i').split(',').map(Arc::from).collect();
+    let share = |member: &Arc<str>| {
+        let queues = apogee_client::share(route.read_queues(), members.clone(), member);
+        (Arc::clone(member), queues.unwrap_or_default())
+    };
+    let result: BTreeMap<_, _> = members.iter().map(share).collect();
+    line!("{}", String::from_utf8_lossy(&json::write(&BTreeMap::from([("result", result)]))));
+    Ok(())
+}

@@ -1,0 +1,263 @@
+//! `mqadmin` against a server of this workspace: it says what upstream's says, word for word where
+//! the words do not depend on the machine.
+
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "a real server on a real disk")]
+
+mod server;
+
+use std::process::Command;
+use std::time::Duration;
+
+use apogee_client::{Client, Options, Outcome, Producer, PushConsumer};
+use server::Server;
+
+/// What Apache RocketMQ's mqadmin 5.5.0 printed, each command after its command line.
+const RECORDED: &str = include_str!("fixtures/mqadmin-5.5.0.txt");
+
+struct Admin {
+    server: Server,
+    broker: String,
+}
+
+impl Admin {
+    fn start(dir: &std::path::Path, port: u16) -> Self {
+        let conf = "brokerName=broker-a\nbrokerIP1=127.0.0.1\n";
+        Self { server: Server::start(dir, port, conf), broker: format!("127.0.0.1:{}", port + 10) }
+    }
+
+    /// Runs a command line that was recorded, against our server; standard output.
+    #[track_caller]
+    fn run(&self, line: &str) -> String {
+        let (code, said) = self.try_run(line);
+        assert_eq!(code, Some(0), "{line}: {said}");
+        said
+    }
+
+    fn try_run(&self, line: &str) -> (Option<i32>, String) {
+        let line = line.replace("127.0.0.2:10911", &self.broker);
+        let output = Command::new(env!("CARGO_BIN_EXE_apogee"))
+            .arg("mqadmin")
+            .args(line.split_whitespace())
+            .env("NAMESRV_ADDR", &self.server.addr)
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        (output.status.code(), said + &String::from_utf8(output.stderr).unwrap())
+    }
+
+    /// What was recorded for a command line, with our addresses.
+    #[track_caller]
+    fn recorded(&self, line: &str) -> String {
+        let (name, rest) = line.split_once(' ').unwrap_or((line, ""));
+        let head = format!("=== mqadmin {name} -n 127.0.0.2:9876{}{rest}\n", sep(rest));
+        let start = RECORDED.find(&head).unwrap_or_else(|| panic!("no {head}")) + head.len();
+        let said = RECORDED[start..].split("=== mqadmin").next().unwrap();
+        said.replace("127.0.0.2:9876", &self.server.addr).replace("127.0.0.2:10911", &self.broker)
+    }
+
+    /// What upstream says without a line's end at its end, we end.
+    #[track_caller]
+    fn says_the_same(&self, line: &str) {
+        assert_eq!(self.run(line).trim_end(), self.recorded(line).trim_end(), "{line}");
+    }
+
+    /// The header of a table is the same; the rows that follow it.
+    #[track_caller]
+    fn table(&self, line: &str) -> Vec<String> {
+        let said = self.run(line);
+        let recorded = self.recorded(line);
+        let (ours, theirs) = (said.lines().next().unwrap(), recorded.lines().next().unwrap());
+        assert_eq!(ours, theirs, "{line}");
+        said.lines().skip(1).map(str::to_owned).collect()
+    }
+}
+
+fn sep(rest: &str) -> &str {
+    if rest.is_empty() { "" } else { " " }
+}
+
+/// A row's shape: digits count as one, blanks as many as there are.
+fn shape(row: &str) -> String {
+    let mut shape = String::new();
+    for char in row.chars() {
+        let char = if char.is_ascii_digit() { '9' } else { char };
+        if char != '9' || !shape.ends_with('9') {
+            shape.push(char);
+        }
+    }
+    shape
+}
+
+#[test]
+fn topics_groups_and_configuration_are_managed_in_upstream_s_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let admin = Admin::start(dir.path(), 23_841);
+    for line in [
+        "updateTopic -c DefaultCluster -t AdminTopic -r 4 -w 4",
+        "updateTopic -b 127.0.0.2:10911 -t AdminOrder -r 2 -w 2 -o true",
+        "updateOrderConf -t AdminOrder -m put -v broker-a:2",
+        "updateOrderConf -t AdminOrder -m get",
+        "updateSubGroup -c DefaultCluster -g admin_group -s true -r 3",
+        "updateKvConfig -s NS1 -k k1 -v v1",
+        "deleteKvConfig -s NS1 -k k1",
+        "deleteTopic -c DefaultCluster -t AdminOrder",
+        "deleteSubGroup -c DefaultCluster -g admin_group",
+    ] {
+        admin.says_the_same(line);
+    }
+    admin.run("updateTopic -c DefaultCluster -t CapTopic -r 4 -w 4");
+    admin.says_the_same("topicRoute -t CapTopic");
+    admin.says_the_same("topicClusterList -t CapTopic");
+    for line in ["wipeWritePerm -b broker-a", "addWritePerm -b broker-a"] {
+        assert_eq!(shape(&admin.run(line)), shape(&admin.recorded(line)), "{line}");
+    }
+    let topics = admin.run("topicList");
+    assert!(topics.lines().any(|topic| topic == "AdminTopic"), "{topics}");
+    assert!(!topics.contains("AdminOrder"), "{topics}");
+    let rows = admin.table("topicList -c");
+    let row = format!("{:<20}  {:<64}  {:<64}", "DefaultCluster", "AdminTopic", "");
+    assert!(rows.contains(&row), "{rows:?}");
+    let queues = admin.run("allocateMQ -t CapTopic -i a,b");
+    let queue = |id| format!(r#"{{"brokerName":"broker-a","queueId":{id},"topic":"CapTopic"}}"#);
+    let half = |from| format!("[{},{}]", queue(from), queue(from + 1));
+    assert_eq!(queues, format!(r#"{{"result":{{"a":{},"b":{}}}}}"#, half(0), half(2)) + "\n");
+}
+
+#[test]
+fn what_goes_wrong_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let admin = Admin::start(dir.path(), 23_861);
+    let overview = admin.run("help");
+    assert!(overview.starts_with("The most commonly used mqadmin commands are:\n   updateTopic"));
+    let (code, said) = admin.try_run("nothing");
+    assert_eq!((code, &*said), (Some(0), "The sub command nothing not exist.\n"));
+    assert!(admin.run("help topicStatus").starts_with("usage: mqadmin topicStatus"));
+    for (line, words) in [
+        ("topicStatus", "Missing required option: t\nusage: mqadmin topicStatus"),
+        ("topicRoute -t nothing", "nothing"),
+        ("topicStatus -t nothing", "nothing"),
+        ("consumerConnection -g nobody", "not online"),
+        ("updateTopic -t x", "-b or a cluster with -c"),
+        ("deleteTopic -t x -c nothing", "cluster [nothing] not exist"),
+        ("updateTopic -t x -c DefaultCluster -r many", "-r many"),
+        ("queryMsgById -i xyz", "xyz"),
+    ] {
+        let (code, said) = admin.try_run(line);
+        let all = said.lines().rev().collect::<Vec<_>>().join("\n") + "\n" + &said;
+        assert_eq!(code, Some(1), "{line}: {said}");
+        assert!(words.split('\n').all(|words| all.contains(words)), "{line}: {said}");
+    }
+}
+
+#[test]
+fn brokers_are_shown_as_upstream_shows_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let admin = Admin::start(dir.path(), 23_881);
+    let rows = admin.table("clusterList");
+    let recorded = admin.recorded("clusterList");
+    let theirs = recorded.lines().nth(1).unwrap();
+    // Only the figures differ, and none of them moves what follows it.
+    let is_alike = |(ours, theirs): (char, char)| {
+        ours == theirs || (ours.is_ascii_digit() && theirs.is_ascii_digit())
+    };
+    let ours: String = rows[0].split_whitespace().collect();
+    let same = ours.chars().zip(theirs.split_whitespace().flat_map(str::chars)).take(36);
+    assert!(same.clone().count() == 36, "{}", rows[0]);
+    let ends = |row: &str, word: &str| row.find(word).map(|at| at + word.len());
+    for word in ["DefaultCluster", "broker-a", "V5_5_0", "true"] {
+        assert_eq!(ends(&rows[0], word), ends(theirs, word), "{word}\n{}\n{theirs}", rows[0]);
+    }
+    assert!(["DefaultClusterbroker-a0"].iter().all(|it| ours.starts_with(it)));
+    assert!(same.take(23).all(is_alike));
+    let status = admin.run("brokerStatus -b 127.0.0.2:10911");
+    assert!(status.contains("\nbootTimestamp                   : 1"), "{status}");
+    let config = admin.run("getBrokerConfig -b 127.0.0.2:10911");
+    let recorded = admin.recorded("getBrokerConfig -b 127.0.0.2:10911");
+    assert_eq!(config.lines().next(), recorded.lines().next());
+    let row = "rejectTransactionMessage                          =  false";
+    assert!(config.lines().any(|line| line == row) && recorded.contains(row), "{config}");
+}
+
+#[test]
+fn messages_are_found_and_printed() {
+    let dir = tempfile::tempdir().unwrap();
+    let admin = Admin::start(dir.path(), 23_901);
+    admin.run("updateTopic -c DefaultCluster -t AdminTopic -r 1 -w 1");
+    let sent = admin.table("sendMessage -t AdminTopic -p hello -k k -c t");
+    let row = format!("{:<32}  {:<4}  {:<20}    ", "broker-a", "0", "SEND_OK");
+    let id = sent[0].strip_prefix(&row).unwrap().to_owned();
+
+    let printed = admin.run("printMsg -t AdminTopic -d true");
+    let queue = "MessageQueue [topic=AdminTopic, brokerName=broker-a, queueId=0]";
+    assert!(printed.starts_with(&format!("minOffset=0, maxOffset=1, {queue}\nMSGID: {id} Mess")));
+    let recorded = admin.recorded("printMsg -t AdminTopic -d true");
+    let line = |text: &str| text.lines().find(|it| it.starts_with("MSGID")).unwrap().to_owned();
+    let until_id = |text: String| {
+        let message = text.split_once(" MessageExt ").unwrap().1;
+        shape(message.split(" msgId=").next().unwrap())
+    };
+    assert_eq!(until_id(line(&printed)), until_id(line(&recorded)));
+    assert!(line(&printed).contains("bodyCRC=907060870, "), "{printed}");
+    assert!(printed.contains("body=[104, 101, 108, 108, 111], transactionId='null'}] BODY: hello"));
+
+    for line in [
+        format!("queryMsgByUniqueKey -t AdminTopic -i {id}"),
+        "queryMsgByOffset -t AdminTopic -b broker-a -i 0 -o 0".to_owned(),
+    ] {
+        let shown = admin.run(&line);
+        assert!(shown.contains("Topic:               AdminTopic\nTags:                [t]\n"));
+        assert!(shown.contains("Keys:                [k]\n"), "{shown}");
+        assert!(shown.ends_with("\n\nWARN: No Consumer\n"), "{shown}");
+    }
+    let shown = admin.run("queryMsgByOffset -t AdminTopic -b broker-a -i 0 -o 0 -f UTF-8");
+    let offset_id = shown.lines().next().unwrap().strip_prefix("OffsetID:            ").unwrap();
+    assert!(shown.contains("Message Body:        hello\n"), "{shown}");
+    assert!(admin.run(&format!("queryMsgById -i {offset_id}")).contains(offset_id));
+    let by_key = admin.run("queryMsgByKey -t AdminTopic -k k");
+    let recorded = admin.recorded("queryMsgByKey -t CapTopic -k key3");
+    assert_eq!(by_key.lines().next(), recorded.lines().next());
+    assert!(by_key.contains(&format!("@AdminTopic@K@k@{id}@")), "{by_key}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn producers_and_consumers_are_shown_and_moved() {
+    let dir = tempfile::tempdir().unwrap();
+    let admin = Admin::start(dir.path(), 23_921);
+    admin.run("updateTopic -c DefaultCluster -t AdminTopic -r 1 -w 1");
+    admin.run("sendMessage -t AdminTopic -p hello -k k -c t");
+    let client = Client::new(Options::new(&admin.server.addr));
+    // The producer's first heartbeat goes to the brokers that are known.
+    client.route("AdminTopic").await.unwrap();
+    let producer =
+        Producer::builder("").client(client.clone()).group("cap_producer").start().await.unwrap();
+    producer.send(apogee_client::Message::new("AdminTopic", "x")).await.unwrap();
+    let consumer = PushConsumer::builder("", "cap_push")
+        .client(client.clone())
+        .subscribe("AdminTopic", "*")
+        .start(|_| std::future::ready(Outcome::Done))
+        .await
+        .unwrap();
+    // Consumers commit every five seconds.
+    let has_row = || admin.run("consumerProgress -g cap_push").contains("\nAdminTopic ");
+    let mut tries = 0;
+    while !has_row() && tries < 40 {
+        tries += 1;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    let connected = admin.table("consumerConnection -g cap_push");
+    assert!(connected.contains(&"ConsumeType: CONSUME_PASSIVELY".to_owned()), "{connected:?}");
+    let rows = admin.table("consumerProgress -g cap_push");
+    assert!(rows.iter().any(|row| row.starts_with("AdminTopic ")), "{rows:?}");
+    assert!(rows.contains(&"Consume Inflight Total: 0".to_owned()), "{rows:?}");
+    let rows = admin.table("consumerProgress");
+    let group = format!("{:<64}  {:<6}  V", "cap_push", "1");
+    assert!(rows.iter().any(|row| row.starts_with(&group)), "{rows:?}");
+    let producers = admin.run("producerConnection -g cap_producer -t AdminTopic");
+    assert!(producers.starts_with("0001  "), "{producers}");
+    let said = admin.run("resetOffsetByTime -g cap_push -t AdminTopic -s -1");
+    let lines: Vec<_> = said.lines().collect();
+    assert!(lines[0].ends_with("timestamp(string)[-1], timestamp(long)[-1]"), "{said}");
+    assert_eq!(lines[2], format!("{:<40}  {:<40}  {:<40}", "broker-a", 0, 2));
+    consumer.shutdown().await;
+    producer.shutdown().await;
+}
