@@ -101,7 +101,7 @@ pub fn run(args: &PeerBenchArgs) -> anyhow::Result<()> {
     let ticks = Ticks::now()?;
 
     let extent = args.extent();
-    let mut runner = Runner::new(Places { apache_home, apogee, data }, &extent);
+    let mut runner = Runner::new(Places { apache_home, apogee, data }, &extent)?;
     let mut outcomes = Vec::new();
     for row in ROWS {
         if args.only.is_empty() || args.only.iter().any(|id| id == row.id) {

@@ -8,6 +8,7 @@ use anyhow::Context;
 use serde_json::Value;
 
 use super::Extent;
+use super::machine::PageCache;
 use super::rows::{Action, Bar, Metric, Row};
 use crate::commands::{command, output};
 use crate::peers::{Flush, Kind, Peer, Places};
@@ -29,6 +30,7 @@ pub struct Outcome {
 pub struct Runner<'a> {
     places: Places,
     extent: &'a Extent,
+    page_cache: PageCache,
     /// The highest of each load.
     memory: BTreeMap<Kind, Vec<f64>>,
 }
@@ -41,8 +43,9 @@ const SETTLE_IDLE: Duration = Duration::from_secs(15);
 const PROFILE_LINES: usize = 10;
 
 impl<'a> Runner<'a> {
-    pub fn new(places: Places, extent: &'a Extent) -> Self {
-        Self { places, extent, memory: BTreeMap::new() }
+    pub fn new(places: Places, extent: &'a Extent) -> anyhow::Result<Self> {
+        let page_cache = PageCache::new(&places.data)?;
+        Ok(Self { places, extent, page_cache, memory: BTreeMap::new() })
     }
 
     pub fn row(&mut self, row: &'static Row) -> anyhow::Result<Outcome> {
@@ -130,6 +133,7 @@ impl<'a> Runner<'a> {
     }
 
     fn measure(&mut self, outcome: &mut Outcome, peer: &Peer, load: &str) -> anyhow::Result<()> {
+        self.page_cache.fill()?;
         let is_floor = peer.kind == Kind::Floor;
         let duration = if is_floor { self.extent.floor } else { self.extent.duration };
         let result = self.load(peer, load, self.extent.warmup, duration)?;
