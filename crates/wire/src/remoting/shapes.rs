@@ -160,7 +160,10 @@ mod tests {
         Ok((header.code, header.opaque, header.flag, sorted(&header.fields)))
     }
 
-    const FIRST: &str = r#"{"code":310,"extFields":{"a":"gr","i":"K\u0001v1\u0002","n":""},"flag":0,"language":"JAVA","opaque":17,"version":513}"#;
+    const FIRST: &str = concat!(
+        r#"{"code":310,"extFields":{"a":"gr","i":"K\u0001v1\u0002","n":""},"#,
+        r#""flag":0,"language":"JAVA","opaque":17,"version":513}"#
+    );
 
     /// Every header that differs from a remembered one in a byte or two is read as it stands.
     #[test]
