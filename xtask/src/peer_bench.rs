@@ -101,25 +101,26 @@ pub fn run(args: &PeerBenchArgs) -> anyhow::Result<()> {
     let ticks = Ticks::now()?;
 
     let extent = args.extent();
+    let mut page = page::Page {
+        machine,
+        load_average,
+        stolen_percent: 0.0,
+        extent: &extent,
+        outcomes: Vec::new(),
+    };
     let mut runner = Runner::new(Places { apache_home, apogee, data }, &extent)?;
-    let mut outcomes = Vec::new();
     for row in ROWS {
         if args.only.is_empty() || args.only.iter().any(|id| id == row.id) {
             let outcome = runner.row(row)?;
             println!("{}", page::table([&outcome]));
-            outcomes.push(outcome);
+            page.outcomes.push(outcome);
+            page.stolen_percent = Ticks::now()?.stolen_since(ticks);
+            // After each row: a run of an hour may be cut short.
+            if args.only.is_empty() && !args.quick {
+                page.write()?;
+            }
         }
     }
-    let page = page::Page {
-        machine,
-        load_average,
-        stolen_percent: Ticks::now()?.stolen_since(ticks),
-        extent: &extent,
-        outcomes: &outcomes,
-    };
     println!("\n{}", page.text()?);
-    if args.only.is_empty() && !args.quick {
-        page.write()?;
-    }
     Ok(())
 }

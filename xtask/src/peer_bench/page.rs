@@ -17,7 +17,7 @@ pub struct Page<'a> {
     pub load_average: f64,
     pub stolen_percent: f64,
     pub extent: &'a Extent,
-    pub outcomes: &'a [Outcome],
+    pub outcomes: Vec<Outcome>,
 }
 
 impl Page<'_> {
@@ -60,8 +60,8 @@ impl Page<'_> {
         }
         writeln!(text, "| load average before | {:.2} |", self.load_average)?;
         writeln!(text, "| stolen by other machines | {:.1} % |\n", self.stolen_percent)?;
-        text.push_str(&table(self.outcomes));
-        for outcome in self.outcomes {
+        text.push_str(&table(&self.outcomes));
+        for outcome in &self.outcomes {
             details(&mut text, outcome)?;
         }
         Ok(text)
