@@ -24,7 +24,7 @@ impl Page<'_> {
     pub fn write(&self) -> anyhow::Result<()> {
         let path = root().join(PATH);
         let before = std::fs::read_to_string(&path).unwrap_or_default();
-        let notes = before.find(NOTES).map_or("", |at| &before[at..]);
+        let notes = before.find(&format!("\n{NOTES}\n")).map_or("", |at| &before[at + 1..]);
         let notes = if notes.is_empty() { "" } else { &format!("\n{notes}") };
         std::fs::create_dir_all(path.parent().expect("it lies in a directory"))?;
         std::fs::write(&path, self.text()? + notes)?;
