@@ -103,17 +103,10 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// What was acknowledged. Of a record that a power cut tore, only the body has a checksum: it
-    /// may be there without its properties, and so without its keys.
     fn all_is_found_by_key(&mut self) {
-        for (at, entry) in self.entries.iter().enumerate() {
-            let Event::Acknowledged { bodies, .. } = &entry.event else { continue };
-            if self.may_be_lost(entry.at) {
-                continue;
-            }
-            for body in bodies.iter().filter(|body| self.ending.unfound.contains(body)) {
-                self.violated(at, &format!("{body} is not found by its key"));
-            }
+        let ending = self.ending;
+        for body in &ending.unfound {
+            self.violated_at_the_end(&format!("{body} is there and not found by its key"));
         }
     }
 
