@@ -97,12 +97,19 @@ fn under_the_names_of_the_scripts_it_behaves_as_they_do() {
     assert!(direct.status.success());
 }
 
+/// By another process: a file that ours writes stays open for writing in every child that another
+/// test starts meanwhile, and cannot be run as long.
+fn copy_program(to: &Path) {
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_apogee")).arg(to).status();
+    assert!(copied.unwrap().success());
+}
+
 #[test]
 fn shutdown_finds_the_running_server() {
     let dir = tempfile::tempdir().unwrap();
     // A copy, so that only this test's server bears the name.
     let binary = dir.path().join(format!("apogee-{}", std::process::id()));
-    std::fs::copy(env!("CARGO_BIN_EXE_apogee"), &binary).unwrap();
+    copy_program(&binary);
     assert!(
         Command::new(&binary).args(["links", "."]).current_dir(&dir).status().unwrap().success()
     );
@@ -116,7 +123,7 @@ fn shutdown_finds_the_running_server() {
     assert!(first_lines(&mut server, 1).contains("ready"));
     // An update replaces the program while it runs.
     std::fs::remove_file(&binary).unwrap();
-    std::fs::copy(env!("CARGO_BIN_EXE_apogee"), &binary).unwrap();
+    copy_program(&binary);
     let stop = Command::new(dir.path().join("mqshutdown")).arg("namesrv").output().unwrap();
     let said = String::from_utf8(stop.stdout).unwrap();
     assert!(said.contains(&format!("The mqnamesrv({}) is running...", server.id())), "{said}");
