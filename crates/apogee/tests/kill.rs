@@ -5,6 +5,8 @@
 mod server;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use apogee_client::{Message, Producer, PullConsumer};
@@ -14,7 +16,7 @@ use server::Server;
 const ROUNDS: usize = 20;
 const QUEUES: i32 = 4;
 const SENDERS: usize = 8;
-const LOAD_TIME: Duration = Duration::from_millis(300);
+const LOAD_TIME: Duration = Duration::from_millis(200);
 const TOPIC: &str = "kill";
 
 /// What the server acknowledged: by queue and offset, the body.
@@ -24,24 +26,23 @@ fn queue(broker: &str, id: i32) -> MessageQueue {
     MessageQueue::new(TOPIC, broker, id)
 }
 
-/// Sends as fast as answers come until the server is gone; what was acknowledged.
-async fn load(addr: &str, broker: &str, round: usize) -> Acknowledged {
+/// Sends as fast as answers come until the server is gone; what was acknowledged, also counted in
+/// `count` while it goes on.
+async fn load(addr: &str, broker: &str, round: usize, count: Arc<AtomicUsize>) -> Acknowledged {
     let producer = Producer::builder(addr).group("kill").retries(0).start().await.unwrap();
-    let producer = std::sync::Arc::new(producer);
-    let end = Instant::now() + LOAD_TIME;
+    let producer = Arc::new(producer);
     let mut senders = tokio::task::JoinSet::new();
     for sender in 0..SENDERS {
-        let (producer, broker) = (std::sync::Arc::clone(&producer), broker.to_owned());
+        let (producer, broker) = (Arc::clone(&producer), broker.to_owned());
+        let acknowledged_count = Arc::clone(&count);
         senders.spawn(async move {
             let mut acknowledged = Acknowledged::new();
             for count in 0.. {
-                if end <= Instant::now() {
-                    break;
-                }
                 let body = format!("{round}-{sender}-{count}-{}", "x".repeat(count * 37 % 900));
                 let to = queue(&broker, (sender as i32) % QUEUES);
                 let sent = producer.send_to(Message::new(TOPIC, body.clone()), &to).await;
                 let Ok(receipt) = sent else { break };
+                acknowledged_count.fetch_add(1, Ordering::Relaxed);
                 let place = (receipt.queue.queue_id, receipt.queue_offset);
                 let twice = acknowledged.insert(place, body);
                 assert!(twice.is_none(), "{place:?} was given twice");
@@ -102,8 +103,15 @@ async fn killed_again_and_again(flush: &str, port: u16) {
         let running = server.take().unwrap_or_else(start);
         check(&running.addr, "b", &acknowledged, round).await;
         let addr = running.addr.clone();
-        let load = tokio::spawn(async move { load(&addr, "b", round).await });
-        tokio::time::sleep(LOAD_TIME * 2 / 3).await;
+        let count = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&count);
+        let load = tokio::spawn(async move { load(&addr, "b", round, counted).await });
+        tokio::time::sleep(LOAD_TIME).await;
+        // A disk that others use may need longer for the first; a kill before it proves nothing.
+        let patience = Instant::now() + Duration::from_secs(10);
+        while count.load(Ordering::Relaxed) == 0 && Instant::now() < patience {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         drop(running);
         let new = load.await.unwrap();
         assert!(!new.is_empty(), "round {round}: nothing was acknowledged");
