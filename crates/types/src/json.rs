@@ -160,6 +160,14 @@ mod tests {
     }
 
     #[test]
+    fn numbers_beyond_an_integer_are_the_same_after_each_reading() {
+        let text = "5".repeat(60);
+        let value: Value = read(text.as_bytes()).unwrap();
+        let again: Value = read(&write(&value)).unwrap();
+        assert_eq!(value, again);
+    }
+
+    #[test]
     fn integer_keys_are_written_bare_and_texts_are_not() {
         let map = BTreeMap::from([(1, "a\"b"), (2, "")]);
         assert_eq!(write(&map), br#"{1:"a\"b",2:""}"#);
