@@ -292,7 +292,13 @@ abstract class Clients {
 
         /** Waits for that many messages and returns all there are. */
         List<MessageExt> await(int count) {
-            Clients.await(count + " messages", () -> messages.size() >= count);
+            Clients.await(count + " messages", () -> {
+                if (messages.size() < count) {
+                    throw new IllegalStateException("only " + messages.size() + ", from " + messages.stream()
+                        .map(it -> it.getTopic() + " " + it.getQueueId()).distinct().toList());
+                }
+                return true;
+            });
             return all();
         }
     }

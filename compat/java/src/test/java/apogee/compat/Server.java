@@ -25,7 +25,7 @@ import org.apache.rocketmq.tools.admin.DefaultMQAdminExt;
 /**
  * One server under test, name server and broker, with a data directory of its own that outlives
  * {@link #stop} and {@link #kill}. The property {@code peer} says which: {@code apogee} (one process) or
- * {@code apache} (two).
+ * {@code apache} (two). {@link DoorTest} starts one after the other on the same directory.
  */
 final class Server implements AutoCloseable {
     static final String BROKER_NAME = "broker-a";
@@ -81,18 +81,28 @@ final class Server implements AutoCloseable {
 
     /** Starts a server of its own, with these broker.conf keys on top of the common ones. */
     static Server start(Map<String, String> settings) {
+        Server server = create(settings);
         try {
-            Server server = new Server(settings);
-            try {
-                server.start();
-            } catch (RuntimeException | Error e) {
-                server.close();
-                throw e;
-            }
-            return server;
+            server.start();
+        } catch (RuntimeException | Error e) {
+            server.close();
+            throw e;
+        }
+        return server;
+    }
+
+    /** The same, not started yet. */
+    static Server create(Map<String, String> settings) {
+        try {
+            return new Server(settings);
         } catch (IOException e) {
             throw new UncheckedIOException(e);
         }
+    }
+
+    /** Where a server of two processes stores. */
+    Path store() {
+        return dir.resolve("store");
     }
 
     String nameServer() {
@@ -125,15 +135,37 @@ final class Server implements AutoCloseable {
 
     /** Starts the server on its data directory and returns when the broker is routable. */
     void start() {
+        switch (System.getProperty("peer")) {
+            case "apogee" -> start(this::launchApogee);
+            case "apache" -> startApache(Path.of(required("apache.home")));
+            default -> throw new IllegalStateException("peer is apogee or apache");
+        }
+    }
+
+    /** The same with Apache's jars in this directory. */
+    void startApache(Path home) {
+        start(() -> launchPair((part, args) -> java(home, part, args)));
+    }
+
+    /** The same with Apogee, in the place and with the files of {@link #startApache}. */
+    void startApogeeInPlaceOfApache() {
+        start(() -> launchPair((part, args) -> {
+            List<String> command = new ArrayList<>(List.of(required("apogee.bin"), part));
+            command.addAll(List.of(args));
+            return command;
+        }));
+    }
+
+    private interface Launch {
+        void run() throws IOException;
+    }
+
+    private void start(Launch launch) {
         if (!processes.isEmpty()) {
             throw new IllegalStateException("already running");
         }
         try {
-            switch (System.getProperty("peer")) {
-                case "apogee" -> startApogee();
-                case "apache" -> startApache();
-                default -> throw new IllegalStateException("peer is apogee or apache");
-            }
+            launch.run();
         } catch (IOException e) {
             throw new UncheckedIOException(e);
         }
@@ -188,7 +220,7 @@ final class Server implements AutoCloseable {
         return text.toString();
     }
 
-    private void startApogee() throws IOException {
+    private void launchApogee() throws IOException {
         Path conf = writeConf("broker.conf", settings);
         launch(List.of(required("apogee.bin"), "--data", dir.resolve("data").toString(),
             "--port", String.valueOf(nameServerPort), "--broker-port", String.valueOf(brokerPort),
@@ -197,7 +229,13 @@ final class Server implements AutoCloseable {
             () -> readLines(dir.resolve("server.log")).stream().anyMatch(line -> line.contains("ready")));
     }
 
-    private void startApache() throws IOException {
+    /** The command line of a part, {@code namesrv} or {@code broker}. */
+    private interface Program {
+        List<String> command(String part, String... args);
+    }
+
+    /** Name server and broker as two processes. */
+    private void launchPair(Program program) throws IOException {
         for (String name : List.of("namesrv", "broker")) { // 4.x reads these
             Path logback = dir.resolve("conf/logback_" + name + ".xml");
             Files.createDirectories(logback.getParent());
@@ -218,28 +256,28 @@ final class Server implements AutoCloseable {
             "brokerId", "0",
             "listenPort", String.valueOf(brokerPort),
             "haListenPort", String.valueOf(brokerPort + 1),
-            "storePathRootDir", dir.resolve("store").toString(),
-            "storePathCommitLog", dir.resolve("store/commitlog").toString(),
+            "storePathRootDir", store().toString(),
+            "storePathCommitLog", store().resolve("commitlog").toString(),
             "mappedFileSizeCommitLog", String.valueOf(64 << 20),
             "maxHashSlotNum", "100000",
             "maxIndexNum", "400000",
             "diskMaxUsedSpaceRatio", "95"));
         broker.putAll(settings);
         Path brokerConf = writeConf("apache-broker.conf", broker);
-        launch(java("256m", "org.apache.rocketmq.namesrv.NamesrvStartup", "-c", nameServerConf.toString()));
+        launch(program.command("namesrv", "-c", nameServerConf.toString()));
         awaitUp("an open name server port", () -> isOpen(nameServerPort));
-        launch(java("1g", "org.apache.rocketmq.broker.BrokerStartup", "-c", brokerConf.toString(),
-            "-n", nameServer()));
+        launch(program.command("broker", "-c", brokerConf.toString(), "-n", nameServer()));
     }
 
-    private List<String> java(String heap, String main, String... args) {
+    private List<String> java(Path home, String part, String... args) {
+        boolean isBroker = part.equals("broker");
         List<String> command = new ArrayList<>(List.of(
             Path.of(System.getProperty("java.home"), "bin", "java").toString(),
-            "-Xmx" + heap, "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
+            isBroker ? "-Xmx1g" : "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
             "--add-opens=java.base/java.nio=ALL-UNNAMED", "--add-opens=java.base/sun.nio.ch=ALL-UNNAMED",
             "--add-exports=java.base/sun.nio.ch=ALL-UNNAMED", "--add-exports=java.base/jdk.internal.ref=ALL-UNNAMED",
-            "-Duser.home=" + dir, "-Drocketmq.home.dir=" + dir,
-            "-cp", Path.of(required("apache.home"), "lib").toAbsolutePath() + "/*", main));
+            "-Duser.home=" + dir, "-Drocketmq.home.dir=" + dir, "-cp", home.resolve("lib").toAbsolutePath() + "/*",
+            "org.apache.rocketmq." + part + (isBroker ? ".BrokerStartup" : ".NamesrvStartup")));
         command.addAll(List.of(args));
         return command;
     }
