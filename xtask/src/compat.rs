@@ -1,4 +1,4 @@
-//! `cargo xtask test` and `cargo xtask compat`: the suites, ours and those of foreign clients.
+//! `cargo xtask test`, `compat` and `door`: the suites, ours and those of foreign clients.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -38,6 +38,7 @@ pub fn test() -> anyhow::Result<()> {
     let program = commands::build_apogee()?;
     let clients = JAVA_CLIENTS.map(str::to_owned);
     foreign_clients(&Server::Apogee(&program), &clients)?;
+    two_way_door(&program)?;
     println!("\nall tests passed in {} s", started.elapsed().as_secs());
     Ok(())
 }
@@ -50,10 +51,25 @@ pub fn compat(args: &CompatArgs) -> anyhow::Result<()> {
             foreign_clients(&Server::Apogee(&program), &args.client)
         }
         Peer::Apache => {
-            let home = peers::fetch_apache(args.apache_home.as_deref())?;
+            let home = peers::fetch_apache(peers::APACHE_VERSION, args.apache_home.as_deref())?;
             foreign_clients(&Server::Apache(&home), &args.client)
         }
     }
+}
+
+/// Lets Apache RocketMQ and Apogee take turns on one store.
+pub fn door() -> anyhow::Result<()> {
+    tools::require()?;
+    two_way_door(&commands::build_apogee()?)
+}
+
+fn two_way_door(program: &Path) -> anyhow::Result<()> {
+    let home = |version| Ok(peers::fetch_apache(version, None)?.display().to_string());
+    let versions = [peers::APACHE_VERSION, peers::APACHE_VERSION_OLD];
+    let homes = versions.map(home).into_iter().collect::<anyhow::Result<Vec<_>>>()?;
+    let mut maven = command("mvn", &["-q", "-B", "-f", "compat/java", "test", "-Dtest=DoorTest"]);
+    maven.arg(format!("-Ddoors={}", homes.join(",")));
+    run(maven.arg(format!("-Dapogee.bin={}", program.display())))
 }
 
 enum Server<'a> {

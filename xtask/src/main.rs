@@ -15,10 +15,13 @@ use clap::Parser;
 #[derive(Parser)]
 #[command(name = "cargo xtask", max_term_width = 100)]
 enum Task {
-    /// Run every test: our own, then those of Apache's Java client and of the Go client.
+    /// Run every test: our own, then those of Apache's Java client and of the Go client, and the
+    /// two-way door.
     Test,
     /// Run the suites of the foreign clients alone.
     Compat(compat::CompatArgs),
+    /// Let Apache RocketMQ and Apogee take turns on one store, stopped and killed.
+    Door,
     /// Run every fuzz target for a while, from the kept corpus.
     Fuzz(fuzz::FuzzArgs),
     /// Measure Apogee against Apache RocketMQ and write docs/benchmarks.md.
@@ -29,6 +32,7 @@ fn main() -> anyhow::Result<()> {
     match Task::parse() {
         Task::Test => compat::test(),
         Task::Compat(args) => compat::compat(&args),
+        Task::Door => compat::door(),
         Task::Fuzz(args) => fuzz::run(&args),
         Task::PeerBench(args) => peer_bench::run(&args),
     }

@@ -92,7 +92,7 @@ pub fn run(args: &PeerBenchArgs) -> anyhow::Result<()> {
         let ids: Vec<_> = ROWS.iter().map(|row| row.id).collect();
         ensure!(ids.contains(&id.as_str()), "no row `{id}`; there are {}", ids.join(", "));
     }
-    let apache_home = peers::fetch_apache(args.apache_home.as_deref())?;
+    let apache_home = peers::fetch_apache(peers::APACHE_VERSION, args.apache_home.as_deref())?;
     let apogee = args.apogee_bin.clone().map_or_else(commands::build_apogee, Ok)?.canonicalize()?;
     let data = args.data.clone().unwrap_or_else(|| commands::target_dir().join("peer-bench"));
     std::fs::create_dir_all(&data)?;

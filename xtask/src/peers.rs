@@ -7,13 +7,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::commands::{self, command, run};
 
 pub const APACHE_VERSION: &str = "5.5.0";
+/// The last of those before 5.0, which many still run.
+pub const APACHE_VERSION_OLD: &str = "4.9.7";
 const START_MAX: Duration = Duration::from_secs(90);
+/// A broker of Apache's registers every 30 seconds, and what it does first may fail.
+const RESUME_MAX: Duration = Duration::from_secs(90);
 
 /// What `runbroker.sh` and `runserver.sh` give the JVM, but for the heap and for touching all of
 /// it at the start, which would only make memory and start look worse.
@@ -36,11 +40,11 @@ pub const BROKER_HEAP: &[&str] = &["-Xms4g", "-Xmx4g", "-Xmn2g"];
 pub const NAME_SERVER_HEAP: &[&str] = &["-Xms512m", "-Xmx512m", "-Xmn256m"];
 
 /// Fetches Apache RocketMQ if it is not there; says where it lies.
-pub fn fetch_apache(home: Option<&Path>) -> anyhow::Result<PathBuf> {
-    let cached = commands::target_dir().join(format!("apache-rocketmq-{APACHE_VERSION}"));
+pub fn fetch_apache(version: &str, home: Option<&Path>) -> anyhow::Result<PathBuf> {
+    let cached = commands::target_dir().join(format!("apache-rocketmq-{version}"));
     let home = home.map_or(cached, Path::to_owned);
     let script = commands::root().join("compat/fetch-apache.sh");
-    run(command(script, &[APACHE_VERSION]).arg(&home))?;
+    run(command(script, &[version]).arg(&home))?;
     Ok(home)
 }
 
@@ -72,6 +76,7 @@ pub struct Peer {
     pub name_server: String,
     /// From the start of a process until it answered: each process.
     pub start_times: Vec<Duration>,
+    /// The broker last.
     processes: Vec<Child>,
     dir: PathBuf,
 }
@@ -183,13 +188,26 @@ impl Peer {
         self.processes.iter().map(|process| process.id().to_string()).collect()
     }
 
-    /// Takes the processor from it, so that it does not disturb the measuring of another.
+    /// Takes the processor from the broker, so that it does not disturb the measuring of another.
+    /// A name server of its own goes on: after a pause it would take its broker for silent.
     pub fn pause(&self) {
-        self.signal(Signal::STOP);
+        self.signal_broker(Signal::STOP);
     }
 
-    pub fn resume(&self) {
-        self.signal(Signal::CONT);
+    /// Gives it back, and waits until the name server knows the broker: one that was silent for
+    /// two minutes was forgotten.
+    pub fn resume(&self) -> anyhow::Result<()> {
+        self.signal_broker(Signal::CONT);
+        let resumed = Instant::now();
+        while !is_routable(&self.name_server) {
+            ensure!(
+                resumed.elapsed() < RESUME_MAX,
+                "after a pause, the name server {} knows no broker",
+                self.name_server
+            );
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Ok(())
     }
 
     /// Seconds of processor time so far.
@@ -205,8 +223,8 @@ impl Peer {
         Ok(ticks as f64 / 100.0)
     }
 
-    fn signal(&self, signal: Signal) {
-        for process in &self.processes {
+    fn signal_broker(&self, signal: Signal) {
+        if let Some(process) = self.processes.last() {
             // One that has ended is noticed by the load that misses it.
             let _ = kill_process(Pid::from_child(process), signal);
         }

@@ -93,14 +93,14 @@ impl<'a> Runner<'a> {
         filled.iter().for_each(Peer::pause);
         self.load(&apache, load, self.extent.jvm_warmup, Duration::ZERO)?;
         for _ in 0..self.extent.rounds {
-            apache.resume();
+            apache.resume()?;
             std::thread::sleep(SETTLE);
             self.measure(outcome, &apache, load)?;
             apache.pause();
 
             match &filled {
                 Some(apogee) => {
-                    apogee.resume();
+                    apogee.resume()?;
                     self.measure(outcome, apogee, load)?;
                     apogee.pause();
                 }
