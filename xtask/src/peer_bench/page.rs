@@ -44,7 +44,7 @@ impl Page<'_> {
              The load is `apogee bench`, with JSON headers as the Java client sends them, on the \
              same machine, 8 queues. Before each measurement the free memory is filled with page \
              cache. {rounds} rounds of {} s for each server, in alternation, \
-             after {} s of load for each new JVM; the one that is not measured is stopped. \
+             after {} s of load for each new JVM; the broker that is not measured is stopped. \
              Figures are medians, with the least and the greatest. The bare loop is a throw-away \
              server that only walks the header, computes the checksum, copies the record into \
              memory and answers; beside SYNC_FLUSH it is a loop of append and fdatasync.\n\n",
