@@ -1,11 +1,11 @@
 //! What each role is made of: the only wiring in the code base.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use apogee_broker::delay::Levels;
@@ -22,7 +22,7 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
 use crate::config::Config;
-use crate::steps::Steps;
+use crate::steps::{EndProcessOnPanic, Steps};
 use crate::{greeting, machine};
 
 /// How often the memory ahead of the log's end is looked after; at full speed it lasts longer.
@@ -151,6 +151,7 @@ async fn sweep(door: Arc<Door>) {
 struct RunningBroker {
     broker: Arc<Broker>,
     steps: Steps,
+    flushing: JoinSet<()>,
 }
 
 impl RunningBroker {
@@ -166,12 +167,17 @@ impl RunningBroker {
             tidying.housekeeping_step();
             period
         })?;
-        Ok(Self { broker, steps })
+        let mut flushing = JoinSet::new();
+        if broker.store.flushes_synchronously() {
+            flushing.spawn(flush_for_all(Arc::clone(&broker)));
+        }
+        Ok(Self { broker, steps, flushing })
     }
 
     /// The steps end first: what follows must be the last word.
-    fn stop(self) -> anyhow::Result<()> {
+    fn stop(mut self) -> anyhow::Result<()> {
         self.steps.stop();
+        self.flushing.abort_all();
         self.broker.persist_tables()?;
         self.broker.persist_progress()?;
         self.broker.store.close()?;
@@ -225,25 +231,16 @@ fn run_store_steps(
     broker: &Arc<Broker>,
     settings: &settings::StoreSettings,
 ) -> io::Result<()> {
-    let flushing = Arc::clone(broker);
-    let interval = Duration::from_millis(settings.flush_interval_commit_log);
-    let mut is_hurried = false;
-    steps.run("flush", move || {
-        if !std::mem::replace(&mut is_hurried, true) {
-            machine::hurry_this_thread();
-        }
-        let is_sync = flushing.store.flushes_synchronously();
-        if is_sync {
-            flushing.store.wait_unflushed(interval);
-        }
-        if let Err(error) = flushing.store.flush_step() {
-            tracing::error!(%error, "the log takes no more messages");
-            return FAILED_PAUSE;
-        }
-        // With SYNC_FLUSH, only what has just reached the device may be seen.
-        flushing.dispatch();
-        if is_sync { Duration::ZERO } else { interval }
-    })?;
+    if !broker.store.flushes_synchronously() {
+        let flushing = Arc::clone(broker);
+        let interval = Duration::from_millis(settings.flush_interval_commit_log);
+        steps.run("flush", move || {
+            let pause = if flush(&flushing) { interval } else { FAILED_PAUSE };
+            // What waited for room on the disk may have it now.
+            flushing.dispatch();
+            pause
+        })?;
+    }
     let preparing = Arc::clone(broker);
     let mut end = None;
     steps.run("prepare", move || match preparing.store.prepare_step() {
@@ -266,6 +263,51 @@ fn run_store_steps(
         report(saving.store.checkpoint_step());
         interval
     })
+}
+
+/// Flushes the log; `false` if it takes no more messages.
+fn flush(broker: &Broker) -> bool {
+    let flushed = broker.store.flush_step();
+    if let Err(error) = &flushed {
+        tracing::error!(%error, "the log takes no more messages");
+    }
+    flushed.is_ok()
+}
+
+/// Flushes synchronously, for all who are ready at the same time at once. On the thread of the
+/// doors as long as the device answers fast: waking another thread, and being woken by it, takes
+/// about as long as the device does.
+async fn flush_for_all(broker: Arc<Broker>) {
+    /// What the doors may have to wait, and how many flushes are left to another thread after one
+    /// that took longer.
+    const FAST: Duration = Duration::from_millis(2);
+    const SLOW_COUNT: u32 = 256;
+    let _guard = EndProcessOnPanic;
+    let mut slow = 0_u32;
+    loop {
+        poll_fn(|cx| broker.store.poll_unflushed(cx)).await;
+        // Whoever is ready now comes along.
+        tokio::task::yield_now().await;
+        let began = Instant::now();
+        let is_flushed = if slow == 0 {
+            flush(&broker)
+        } else {
+            let broker = Arc::clone(&broker);
+            let flushed = tokio::task::spawn_blocking(move || {
+                let _guard = EndProcessOnPanic;
+                flush(&broker)
+            });
+            // Cancelled: the process ends.
+            let Ok(is_flushed) = flushed.await else { return };
+            is_flushed
+        };
+        slow = if FAST < began.elapsed() { SLOW_COUNT } else { slow.saturating_sub(1) };
+        // Only what has just reached the device may be seen.
+        broker.dispatch();
+        if !is_flushed {
+            tokio::time::sleep(FAILED_PAUSE).await;
+        }
+    }
 }
 
 /// Deletes what is old enough, at the hours that are set or when the disk is too full.

@@ -59,7 +59,7 @@ impl Steps {
 }
 
 /// A server whose flush or dispatch has died would take messages and lose them: it must not go on.
-struct EndProcessOnPanic;
+pub struct EndProcessOnPanic;
 
 impl Drop for EndProcessOnPanic {
     fn drop(&mut self) {

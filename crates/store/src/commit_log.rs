@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::task::{Context, Poll, Waker};
 
 use apogee_types::record::{self, HEAD_LEN_MAX, MAGIC_BLANK, Record};
 use apogee_types::{Clock, LogOffset, Message, Millis, QueueOffset, properties};
 use bytes::Bytes;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
 use crate::consume_queue::ConsumeQueue;
 use crate::disk::{Disk, DiskFile};
@@ -26,6 +26,9 @@ const BLANK_LEN: u64 = 8;
 const AHEAD: u64 = 64 << 20;
 /// What is prepared at start and in one step.
 const SLICE: u64 = 4 << 20;
+
+/// What an asynchronous flush leaves alone at most, while more than that comes.
+const LEFT_ALONE: u64 = 64 << 10;
 
 /// What dispatch has to know of an appended message.
 pub struct Entry {
@@ -59,9 +62,16 @@ pub struct CommitLog {
     has_failed: AtomicBool,
     /// Entries wait for dispatch.
     has_entries: AtomicBool,
-    /// Wakes the flush service.
-    appended: Condvar,
-    unflushed: Mutex<bool>,
+    /// What the flush service waits for, with synchronous flush.
+    unflushed: Mutex<Unflushed>,
+}
+
+#[derive(Default)]
+struct Unflushed {
+    /// Something was appended since the last flush began.
+    is_any: bool,
+    /// Who flushes.
+    waker: Option<Waker>,
 }
 
 struct Tail {
@@ -97,8 +107,7 @@ impl CommitLog {
             preparing: Mutex::new(()),
             has_failed: AtomicBool::new(false),
             has_entries: AtomicBool::new(false),
-            appended: Condvar::new(),
-            unflushed: Mutex::new(false),
+            unflushed: Mutex::default(),
         })
     }
 
@@ -227,10 +236,10 @@ impl CommitLog {
         drop(tail);
         if self.mode == FlushMode::Sync {
             let mut unflushed = self.unflushed.lock();
-            if !*unflushed {
-                *unflushed = true;
-                self.appended.notify_one();
-            }
+            let waker = if unflushed.is_any { None } else { unflushed.waker.take() };
+            unflushed.is_any = true;
+            drop(unflushed);
+            waker.into_iter().for_each(Waker::wake);
         }
         LogOffset(end)
     }
@@ -304,6 +313,10 @@ impl CommitLog {
         Record::parse(&bytes).is_ok_and(|record| record.at == at).then_some(bytes)
     }
 
+    pub(crate) fn now_ms(&self) -> Millis {
+        self.clock.now_ms()
+    }
+
     /// No more messages are taken; the first reason stays.
     pub(crate) fn refuse(&self, reason: String) {
         self.tail.lock().refused.get_or_insert(reason);
@@ -320,8 +333,21 @@ impl CommitLog {
     /// Brings what was written so far to the device. A failure is final: what the device lost
     /// cannot be told, so a later success would prove nothing.
     pub(crate) fn flush(&self) -> Result<bool, Error> {
-        *self.unflushed.lock() = false;
-        let (from, to) = (self.flushed.get(), self.end());
+        self.unflushed.lock().is_any = false;
+        self.flush_to(self.end())
+    }
+
+    /// [`flush`](Self::flush) for who promises nothing: leaves the last bytes alone while more
+    /// come. A page that is brought to the device must be asked of the file system before it is
+    /// written again, and the append that asks waits for whatever the journal is doing.
+    pub(crate) fn flush_behind(&self) -> Result<bool, Error> {
+        let end = self.end();
+        let whole = LogOffset(end.0 - end.0 % LEFT_ALONE);
+        self.flush_to(if self.flushed.get() < whole { whole } else { end })
+    }
+
+    fn flush_to(&self, to: LogOffset) -> Result<bool, Error> {
+        let from = self.flushed.get();
         if to <= from || self.flushed.failure().is_some() {
             return Ok(false);
         }
@@ -349,11 +375,14 @@ impl CommitLog {
         Err(AppendError::NotWritable(reason))
     }
 
-    pub(crate) fn wait_unflushed(&self, timeout: Duration) {
+    /// Ready once something was appended since the last flush began; with synchronous flush only.
+    pub(crate) fn poll_unflushed(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut unflushed = self.unflushed.lock();
-        if !*unflushed {
-            self.appended.wait_for(&mut unflushed, timeout);
+        if unflushed.is_any {
+            return Poll::Ready(());
         }
+        unflushed.waker = Some(cx.waker().clone());
+        Poll::Pending
     }
 
     /// Prepares a slice ahead of the end; whether more is to be prepared.

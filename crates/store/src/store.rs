@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 
 use apogee_types::record::Record;
 use apogee_types::{Clock, LogOffset, Message, Millis, QueueId, QueueOffset};
@@ -300,12 +301,16 @@ impl Store {
     /// One round of the flush service: brings the log to the device as far as it was written.
     /// After a failure the log takes no more messages. Whether there was anything to do.
     pub fn flush_step(&self) -> Result<bool, Error> {
-        self.log.flush()
+        match self.settings.flush {
+            FlushMode::Async => self.log.flush_behind(),
+            FlushMode::Sync => self.log.flush(),
+        }
     }
 
-    /// Waits until something was appended since the last flush, at most for `timeout`.
-    pub fn wait_unflushed(&self, timeout: std::time::Duration) {
-        self.log.wait_unflushed(timeout);
+    /// Ready once there is something to flush, else the task is woken then; with synchronous
+    /// flush only, and for one task.
+    pub fn poll_unflushed(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.log.poll_unflushed(cx)
     }
 
     /// Prepares memory and files ahead of the log's end; whether there is more to prepare.
@@ -313,19 +318,25 @@ impl Store {
         self.log.prepare()
     }
 
-    /// Brings queues to the device, then says so in the checkpoint. The index, whose changes lie
-    /// scattered, follows when enough has come or nothing comes any more.
+    /// Brings queues to the device, then says so in the checkpoint, when enough has come since the
+    /// last time; what is flushed must be asked of the file system before it is written again. The
+    /// index, whose changes lie scattered, follows when more has come or nothing comes any more.
     pub fn checkpoint_step(&self) -> Result<(), Error> {
-        /// Log that is read again for the index after a crash: a second or less.
+        /// Log that is read again for queues and index after a crash: a second or less.
+        const QUEUES_BEHIND_MAX: u64 = 128 << 20;
+        const QUEUES_BEHIND_MS_MAX: Millis = 10_000;
         const INDEX_BEHIND_MAX: u64 = 256 << 20;
         let known = self.checkpoint.load();
         let Some(newest) = self.dispatching.lock().newest else { return Ok(()) };
         let is_idle = newest.at == known.queues_at;
-        let is_far = known.index.end.plus(INDEX_BEHIND_MAX) <= newest.end;
         if is_idle && (self.index.is_none() || newest.end == known.index.end) {
             return Ok(());
         }
-        self.save_checkpoint(is_idle || is_far)
+        let behind = QUEUES_BEHIND_MAX.min(self.settings.segment_len / 8);
+        let is_due = known.queues_at.plus(behind) <= newest.end
+            || known.queues_ms + QUEUES_BEHIND_MS_MAX <= self.log.now_ms();
+        let is_index_due = known.index.end.plus(INDEX_BEHIND_MAX) <= newest.end;
+        if is_idle || is_due { self.save_checkpoint(is_idle || is_index_due) } else { Ok(()) }
     }
 
     /// A failure is final, as one of the log is: what the device lost of queues and index cannot
