@@ -8,6 +8,7 @@ pub mod disk;
 pub mod documents;
 pub mod error;
 pub mod index;
+pub mod open_files;
 pub mod queues;
 pub mod read;
 pub mod recovery;

@@ -113,7 +113,7 @@ pub(crate) fn recover(
         },
     };
     let on_device = if was_unclean { noted } else { queued };
-    queues.iter().for_each(|queue| queue.set_flushed(on_device));
+    queues.iter().try_for_each(|queue| queue.set_flushed(on_device))?;
     let first = store.log.segments.bounds().0;
     let mut from = start(store, known.dispatched.min(known.indexed).0);
     let mut scanned = scan(store, from, &known, first < from)?;
@@ -367,7 +367,7 @@ fn redispatch(
             return Ok(Outcome::Gap);
         }
         let is_unsure = known.is_unsure && known.dispatched <= record.at;
-        if is_unsure && queue.unit(record.queue_offset) == Some(unit) {
+        if is_unsure && queue.unit(record.queue_offset)? == Some(unit) {
             // See `rewrite`.
             queue.correct(record.queue_offset, &unit)?;
         }
@@ -400,7 +400,7 @@ fn put(
         }
         return Ok(Outcome::Done);
     }
-    match queue.unit(offset) {
+    match queue.unit(offset)? {
         // The code is left alone: delay levels may be other ones by now.
         Some(there) if there.at == unit.at && there.len == unit.len => {}
         Some(there) if there.at < unit.at => {
