@@ -162,7 +162,7 @@ impl ConsumeQueue {
         let mut at = from.0;
         let mut bytes = [0; (CHUNK_COUNT * UNIT_LEN) as usize];
         while at < end {
-            let located = self.segments.locate_closed(at * UNIT_LEN)?;
+            let located = self.segments.locate_or_open(at * UNIT_LEN)?;
             let Some((file, place)) = located else { break };
             let in_file = (self.segments.segment_len() - place) / UNIT_LEN;
             let count = CHUNK_COUNT.min(in_file).min(end - at);

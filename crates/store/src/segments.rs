@@ -10,6 +10,9 @@ use crate::disk::{Disk, DiskFile};
 use crate::error::Error;
 use crate::open_files::{OpenFiles, Row, Slot};
 
+/// A file, and a place in it.
+pub type Located = (Arc<dyn DiskFile>, u64);
+
 /// The files, oldest first, each where the one before it ends.
 pub struct Segments {
     disk: Arc<dyn Disk>,
@@ -63,14 +66,14 @@ impl Segments {
 
     /// The file that holds `offset`, and the place in it; `None` also if it is closed.
     #[must_use]
-    pub fn locate(&self, offset: u64) -> Option<(Arc<dyn DiskFile>, u64)> {
+    pub fn locate(&self, offset: u64) -> Option<Located> {
         let row = self.row.read();
         let file = row.slot(offset)?.file.as_ref()?;
         Some((Arc::clone(file), (offset - row.start) % self.len))
     }
 
     /// The file that holds `offset`, and the place in it; it is opened if need be.
-    pub fn locate_closed(&self, offset: u64) -> Result<Option<(Arc<dyn DiskFile>, u64)>, Error> {
+    pub fn locate_or_open(&self, offset: u64) -> Result<Option<Located>, Error> {
         if let Some(found) = self.locate(offset) {
             return Ok(Some(found));
         }
@@ -86,9 +89,9 @@ impl Segments {
     }
 
     /// The file that holds `offset`; the files up to it are made if need be.
-    pub fn locate_or_create(&self, offset: u64) -> Result<(Arc<dyn DiskFile>, u64), Error> {
+    pub fn locate_or_create(&self, offset: u64) -> Result<Located, Error> {
         loop {
-            if let Some(found) = self.locate_closed(offset)? {
+            if let Some(found) = self.locate_or_open(offset)? {
                 return Ok(found);
             }
             self.create_next(offset)?;
@@ -182,7 +185,7 @@ impl Segments {
     pub fn sync(&self, from: u64, to: u64) -> Result<(), Error> {
         let mut at = from;
         while at < to {
-            let Some((file, place)) = self.locate_closed(at)? else { return Ok(()) };
+            let Some((file, place)) = self.locate_or_open(at)? else { return Ok(()) };
             let end = (place + (to - at)).min(self.len);
             file.sync(place, end).map_err(Error::io(self.path(at - place)))?;
             at += end - place;
