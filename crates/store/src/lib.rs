@@ -15,6 +15,7 @@ pub mod recovery;
 pub mod retention;
 pub mod segments;
 pub mod store;
+mod walk;
 pub mod watermark;
 
 pub use disk::{Disk, DiskFile, RealDisk};
