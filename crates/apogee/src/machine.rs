@@ -41,6 +41,12 @@ pub fn raise_file_limit() {
     }
 }
 
+/// How many files and sockets may be open.
+pub fn file_limit() -> usize {
+    let limit = getrlimit(Resource::Nofile).current;
+    limit.map_or(usize::MAX, |limit| limit as usize)
+}
+
 /// Lets the calling thread go before others, so that acknowledgements that wait for the device do
 /// not also wait for the processor.
 pub fn hurry_this_thread() {

@@ -209,10 +209,13 @@ fn store_settings(config: &Config) -> anyhow::Result<apogee_store::Settings> {
     let levels = Levels::parse(&config.broker.message_delay_level)
         .map_err(|error| anyhow::anyhow!("messageDelayLevel: {error}"))?;
     let store = &config.store;
+    let kept = apogee_store::Settings::at(&store.store_path_root_dir);
     Ok(apogee_store::Settings {
         commit_log_dir: store.commit_log_dir(),
         segment_len: store.mapped_file_size_commit_log,
         queue_file_len: store.mapped_file_size_consume_queue,
+        // Most descriptors are for connections.
+        queue_files_open_max: kept.queue_files_open_max.min(machine::file_limit() / 4),
         index_enabled: store.message_index_enable,
         index_slot_count: store.max_hash_slot_num,
         index_entry_count: store.max_index_num,
@@ -222,7 +225,7 @@ fn store_settings(config: &Config) -> anyhow::Result<apogee_store::Settings> {
         },
         body_len_max: store.max_message_size as usize,
         delays_ms: (1..=levels.max()).map(|level| levels.delay_ms(level)).collect(),
-        ..apogee_store::Settings::at(&store.store_path_root_dir)
+        ..kept
     })
 }
 

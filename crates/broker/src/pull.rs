@@ -115,7 +115,12 @@ impl Broker {
     }
 
     /// Reads what is there, into `units`. Spec `broker.md` 2.2.
-    pub fn pull(&self, pull: &Pull<'_>, admitted: &Admitted, units: &mut Vec<Unit>) -> Pulled {
+    pub fn pull(
+        &self,
+        pull: &Pull<'_>,
+        admitted: &Admitted,
+        units: &mut Vec<Unit>,
+    ) -> Result<Pulled, Error> {
         units.clear();
         let queue = admitted.queue;
         let bounds = self.store.queue_bounds(pull.topic, queue);
@@ -130,29 +135,30 @@ impl Broker {
         };
         if let Some(reset) = self.offsets.take_reset(pull.group, pull.topic, queue) {
             pulled.next = QueueOffset(reset.max(0) as u64);
-            return pulled;
+            return Ok(pulled);
         }
         let Ok(from) = u64::try_from(pull.from) else {
             let is_empty = bounds.end == QueueOffset(0);
             let status =
                 if is_empty { ReadStatus::NoMessageInQueue } else { ReadStatus::OffsetTooSmall };
-            return Pulled { status: PullStatus::Read(status), ..pulled };
+            return Ok(Pulled { status: PullStatus::Read(status), ..pulled });
         };
         let limits = ReadLimits {
             count: usize::try_from(pull.max_count).unwrap_or(0).clamp(1, PULL_COUNT_MAX),
             bytes: PULL_BYTES_MAX,
         };
         let mut wants = |code| admitted.filter.matches(code);
-        let read = self.store.read(pull.topic, queue, QueueOffset(from), limits, &mut wants, units);
+        let from = QueueOffset(from);
+        let read = self.store.read(pull.topic, queue, from, limits, &mut wants, units)?;
         self.statistics.got(units.len() as u64);
         self.offsets.pulled(pull.group, pull.topic, queue, read.next.0 as i64);
-        Pulled {
+        Ok(Pulled {
             status: PullStatus::Read(read.status),
             next: read.next,
             min: read.min,
             max: read.end,
             ..pulled
-        }
+        })
     }
 
     /// The subscription that the group's heartbeats declared.

@@ -74,17 +74,32 @@ struct Content {
     dirty: BTreeSet<usize>,
     /// Pages that have space on the disk.
     allocated: BTreeSet<usize>,
+    /// A sync of the whole disk lost sectors of it: its own next sync says so, once, to the process
+    /// that had it open.
+    has_lost: bool,
 }
 
 impl Content {
     fn zeros(len: usize) -> Self {
         let (dirty, allocated) = (BTreeSet::new(), BTreeSet::new());
-        Self { now: vec![0; len], kept: vec![0; len], dirty, allocated }
+        Self { now: vec![0; len], kept: vec![0; len], dirty, allocated, has_lost: false }
     }
 
     fn keep_sector(&mut self, sector: usize) {
         let range = sector * SECTOR..self.now.len().min((sector + 1) * SECTOR);
         self.kept[range.clone()].copy_from_slice(&self.now[range]);
+    }
+
+    /// Of the range, the sectors reach the device for which `is_kept`, and all count as clean.
+    fn sync(&mut self, from: usize, to: usize, mut is_kept: impl FnMut() -> bool) {
+        let sectors = from / SECTOR..to.div_ceil(SECTOR);
+        let dirty: Vec<usize> = self.dirty.range(sectors).copied().collect();
+        for sector in dirty {
+            self.dirty.remove(&sector);
+            if is_kept() {
+                self.keep_sector(sector);
+            }
+        }
     }
 
     fn note_dirty(&mut self, from: usize, to: usize) {
@@ -131,6 +146,7 @@ impl SimDisk {
     pub fn kill(&self) {
         let mut state = self.state.lock();
         state.locks.clear();
+        state.files.values_mut().for_each(|content| content.has_lost = false);
         state.generation += 1;
     }
 
@@ -187,6 +203,11 @@ impl State {
         }
     }
 
+    fn sync_fails(&mut self) -> bool {
+        let one_in = self.faults.failed_sync_one_in;
+        one_in != 0 && self.random.u32(0..one_in) == 0
+    }
+
     fn find(&self, path: &Path) -> Option<&Content> {
         self.files.get(self.names.get(path)?)
     }
@@ -240,6 +261,10 @@ impl State {
     }
 }
 
+fn device_failed() -> io::Error {
+    io::Error::other("the device failed")
+}
+
 fn apply(names: &mut Names, change: &Change) {
     match change {
         Change::Name(path, id) => drop(names.insert(path.clone(), *id)),
@@ -260,6 +285,36 @@ impl Disk for SimDisk {
             content.kept.resize(len as usize, 0);
         }
         Ok(Arc::new(SimFile { state: Arc::clone(&self.state), id, len }))
+    }
+
+    fn reopen(&self, path: &Path, len: u64) -> io::Result<Arc<dyn DiskFile>> {
+        let state = self.state.lock();
+        let id = *state.names.get(path).ok_or(io::ErrorKind::NotFound)?;
+        Ok(Arc::new(SimFile { state: Arc::clone(&self.state), id, len }))
+    }
+
+    fn peek(&self, path: &Path, at: u64, out: &mut [u8]) -> io::Result<()> {
+        let state = self.state.lock();
+        let content = state.find(path).ok_or(io::ErrorKind::NotFound)?;
+        out.copy_from_slice(&content.now[at as usize..at as usize + out.len()]);
+        Ok(())
+    }
+
+    fn sync_all(&self, _path: &Path) -> io::Result<()> {
+        let mut state = self.state.lock();
+        state.use_power();
+        let fails = state.sync_fails();
+        let State { files, random, .. } = &mut *state;
+        for content in files.values_mut() {
+            content.sync(0, content.now.len(), || !fails || random.bool());
+            content.has_lost |= fails;
+        }
+        if fails {
+            return Err(device_failed());
+        }
+        let all = state.journal.len();
+        state.commit(all);
+        Ok(())
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
@@ -373,6 +428,10 @@ impl DiskFile for SimFile {
         self.len
     }
 
+    fn expect_scattered(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     fn write_at(&self, at: u64, bytes: &[u8]) {
         let (from, to) = (at as usize, at as usize + bytes.len());
         assert!(to as u64 <= self.len, "{at} + {} lies outside {}", bytes.len(), self.len);
@@ -400,21 +459,14 @@ impl DiskFile for SimFile {
     fn sync(&self, from: u64, to: u64) -> io::Result<()> {
         let mut state = self.state.lock();
         state.use_power();
-        let state = &mut *state;
-        let one_in = state.faults.failed_sync_one_in;
-        let fails = one_in != 0 && state.random.u32(0..one_in) == 0;
-        if let Some(content) = state.files.get_mut(&self.id) {
-            let sectors = from as usize / SECTOR..(to as usize).div_ceil(SECTOR);
-            let dirty: Vec<usize> = content.dirty.range(sectors).copied().collect();
-            for sector in dirty {
-                content.dirty.remove(&sector);
-                if !fails || state.random.bool() {
-                    content.keep_sector(sector);
-                }
-            }
+        let mut fails = state.sync_fails();
+        let State { files, random, .. } = &mut *state;
+        if let Some(content) = files.get_mut(&self.id) {
+            fails |= std::mem::take(&mut content.has_lost);
+            content.sync(from as usize, to as usize, || !fails || random.bool());
         }
         if fails {
-            return Err(io::Error::other("the device failed"));
+            return Err(device_failed());
         }
         state.commit_creation(self.id);
         Ok(())

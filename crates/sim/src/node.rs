@@ -158,6 +158,7 @@ impl Node {
         let kept = apogee_store::Settings {
             segment_len: 16 * 1024,
             queue_file_len: 400,
+            queue_files_open_max: 16,
             index_slot_count: 16,
             index_entry_count: 64,
             flush: self.settings.flush,

@@ -43,7 +43,7 @@ pub struct Entry {
 
 pub struct CommitLog {
     pub(crate) segments: Segments,
-    clock: Arc<dyn Clock>,
+    pub(crate) clock: Arc<dyn Clock>,
     mode: FlushMode,
     body_len_max: usize,
     /// Serializes appends. Held for one memory copy, never across a system call, but where memory

@@ -14,6 +14,7 @@ use apogee_types::{LogOffset, QueueId, QueueOffset};
 use crate::disk::Disk;
 use crate::error::Error;
 use crate::index::TopicHash;
+use crate::open_files::OpenFiles;
 use crate::read::Unit;
 use crate::segments::Segments;
 
@@ -48,24 +49,30 @@ pub struct ConsumeQueue {
     flushed: AtomicU64,
     /// The offset that the next appended message gets. Written under the log's tail lock only.
     next: AtomicU64,
+    /// Where the record of the last unit ends; 0 if there is none. Written as the units are.
+    log_end: AtomicU64,
     /// From the place of the first write since the start up to here, as bytes of the row, units
     /// have space on the disk. Appended to by one thread at a time, as the units are.
     allocated: AtomicU64,
     /// Stands in the list of queues to be flushed.
     pub(crate) is_dirty: AtomicBool,
+    /// Its topic was deleted: what still comes is not kept. Set before the files are removed.
+    is_removed: AtomicBool,
 }
 
 impl ConsumeQueue {
-    /// Opens the queue in `dir`, or prepares one that has no file yet.
+    /// Looks at the queue in `dir`, or prepares one that has no file yet. Its files are opened
+    /// when they are used, as far as `open_files` has room.
     pub fn open(
         disk: Arc<dyn Disk>,
         dir: &Path,
         file_len: u64,
-        topic: Arc<str>,
-        id: QueueId,
+        (topic, id): (Arc<str>, QueueId),
+        open_files: Arc<OpenFiles>,
     ) -> Result<Self, Error> {
         let len = file_len.div_ceil(UNIT_LEN) * UNIT_LEN;
-        let segments = Segments::open(disk, dir, len, "mappedFileSizeConsumeQueue")?;
+        let setting = "mappedFileSizeConsumeQueue";
+        let segments = Segments::open_on_use(disk, dir, len, setting, open_files)?;
         let queue = Self {
             topic_hash: TopicHash::of(&topic),
             topic,
@@ -75,10 +82,12 @@ impl ConsumeQueue {
             end: AtomicU64::new(0),
             flushed: AtomicU64::new(0),
             next: AtomicU64::new(0),
+            log_end: AtomicU64::new(0),
             allocated: AtomicU64::new(0),
             is_dirty: AtomicBool::new(false),
+            is_removed: AtomicBool::new(false),
         };
-        queue.find_end();
+        queue.find_end()?;
         Ok(queue)
     }
 
@@ -99,30 +108,46 @@ impl ConsumeQueue {
     /// Appends the unit of a message with that queue offset. One that is there already stays.
     pub(crate) fn append(&self, offset: QueueOffset, unit: &Unit) -> Result<(), Error> {
         let end = self.end.load(Ordering::Relaxed);
-        if offset.0 < end {
+        if offset.0 < end || self.is_removed() {
             return Ok(());
         }
-        if end < offset.0 {
-            self.fill_blank(end, offset.0)?;
+        let filled = if end < offset.0 { self.fill_blank(end, offset.0) } else { Ok(()) };
+        match filled.and_then(|()| self.write(offset.0, unit)) {
+            // The files went away while they were written.
+            Err(_) if self.is_removed() => return Ok(()),
+            written => written?,
         }
-        self.write(offset.0, unit)?;
+        self.log_end.store(unit.end().0, Ordering::Relaxed);
         self.end.store(offset.0 + 1, Ordering::Release);
         self.next.fetch_max(offset.0 + 1, Ordering::Relaxed);
         Ok(())
     }
 
+    /// The topic is being deleted: nothing is appended any more.
+    pub(crate) fn remove(&self) {
+        self.is_removed.store(true, Ordering::Release);
+    }
+
+    fn is_removed(&self) -> bool {
+        self.is_removed.load(Ordering::Acquire)
+    }
+
     /// Puts a unit right that is there and wrong.
     pub(crate) fn correct(&self, offset: QueueOffset, unit: &Unit) -> Result<(), Error> {
         self.flushed.fetch_min(offset.0, Ordering::Relaxed);
+        if offset.0 + 1 == self.bounds().end.0 {
+            self.log_end.store(unit.end().0, Ordering::Relaxed);
+        }
         self.write(offset.0, unit)
     }
 
     /// The unit of a message; `None` where there is none, or only a filler for a lost one.
-    #[must_use]
-    pub fn unit(&self, offset: QueueOffset) -> Option<Unit> {
+    pub fn unit(&self, offset: QueueOffset) -> Result<Option<Unit>, Error> {
         let bounds = self.bounds();
-        let is_inside = bounds.start <= offset && offset < bounds.end;
-        is_inside.then(|| self.unit_at(offset.0)).flatten().filter(Unit::is_message)
+        if offset < bounds.start || bounds.end <= offset {
+            return Ok(None);
+        }
+        self.message_at(offset.0)
     }
 
     /// Looks at units from `from` on, in order, until `look` says stop or the end is reached. Of a
@@ -131,13 +156,14 @@ impl ConsumeQueue {
         &self,
         from: QueueOffset,
         mut look: impl FnMut(QueueOffset, Option<Unit>) -> bool,
-    ) {
+    ) -> Result<(), Error> {
         const CHUNK_COUNT: u64 = 32;
         let end = self.end.load(Ordering::Acquire);
         let mut at = from.0;
         let mut bytes = [0; (CHUNK_COUNT * UNIT_LEN) as usize];
         while at < end {
-            let Some((file, place)) = self.segments.locate(at * UNIT_LEN) else { return };
+            let located = self.segments.locate_or_open(at * UNIT_LEN)?;
+            let Some((file, place)) = located else { break };
             let in_file = (self.segments.segment_len() - place) / UNIT_LEN;
             let count = CHUNK_COUNT.min(in_file).min(end - at);
             let bytes = &mut bytes[..(count * UNIT_LEN) as usize];
@@ -145,11 +171,12 @@ impl ConsumeQueue {
             for unit in bytes.chunks_exact(UNIT_LEN as usize) {
                 let unit = Some(decode(unit)).filter(Unit::is_message);
                 if !look(QueueOffset(at), unit) {
-                    return;
+                    return Ok(());
                 }
                 at += 1;
             }
         }
+        Ok(())
     }
 
     /// Brings the queue to the device.
@@ -161,17 +188,27 @@ impl ConsumeQueue {
         Ok(())
     }
 
+    /// Everything that is there now, to be passed to [`note_flushed`](Self::note_flushed).
+    pub(crate) fn written(&self) -> u64 {
+        self.end.load(Ordering::Acquire)
+    }
+
+    /// All that was `written` then is on the device now.
+    pub(crate) fn note_flushed(&self, written: u64) {
+        self.flushed.fetch_max(written, Ordering::Relaxed);
+    }
+
     /// Where the last unit's record ends; 0 for an empty queue.
     #[must_use]
     pub fn log_end(&self) -> LogOffset {
-        let bounds = self.bounds();
-        let last = bounds.end.0.checked_sub(1).filter(|last| bounds.start.0 <= *last);
-        let unit = last.and_then(|last| self.unit_at(last)).filter(Unit::is_message);
-        unit.map_or(LogOffset(0), |unit| unit.end())
+        LogOffset(self.log_end.load(Ordering::Relaxed))
     }
 
     /// Cuts off the units whose records lie at or above `end`.
     pub(crate) fn truncate(&self, end: LogOffset) -> Result<(), Error> {
+        if self.log_end() <= end {
+            return Ok(());
+        }
         self.cut_while(|_, unit| end < unit.end())
     }
 
@@ -183,7 +220,7 @@ impl ConsumeQueue {
         let bounds = self.bounds();
         let mut keep = bounds.end.0;
         while bounds.start.0 < keep {
-            let unit = self.unit_at(keep - 1).filter(Unit::is_message);
+            let unit = self.message_at(keep - 1)?;
             if unit.is_some_and(|unit| !is_lost(QueueOffset(keep - 1), &unit)) {
                 break;
             }
@@ -195,17 +232,21 @@ impl ConsumeQueue {
     /// Cuts off the units from `keep` on.
     pub(crate) fn cut(&self, keep: QueueOffset) -> Result<(), Error> {
         let gone = Unit { at: LogOffset(0), len: 0, tags_code: 0 };
-        for offset in keep.0..self.bounds().end.0 {
+        let end = self.bounds().end.0;
+        for offset in keep.0..end {
             self.write(offset, &gone)?;
         }
-        self.set_end(keep.0);
+        if keep.0 < end {
+            let last = keep.0.checked_sub(1).map(|last| self.message_at(last)).transpose()?;
+            self.set_end(keep.0, last.flatten());
+        }
         self.segments.truncate(keep.0 * UNIT_LEN)
     }
 
     /// Hides the units whose records were deleted, those below `log_min`, and removes the files
     /// that hold no other; never the last. Spec `store.md` 10.
     pub(crate) fn raise_min(&self, log_min: LogOffset) -> Result<(), Error> {
-        let min = self.first_from(log_min);
+        let min = self.first_from(log_min)?;
         self.min.store(min, Ordering::Release);
         let len = self.segments.segment_len();
         loop {
@@ -218,34 +259,37 @@ impl ConsumeQueue {
     }
 
     /// The device is known to have the units of all records below `log_end`.
-    pub(crate) fn set_flushed(&self, log_end: LogOffset) {
-        self.flushed.store(self.first_from(log_end), Ordering::Relaxed);
+    pub(crate) fn set_flushed(&self, log_end: LogOffset) -> Result<(), Error> {
+        let is_all = self.log_end() <= log_end;
+        let flushed = if is_all { self.bounds().end.0 } else { self.first_from(log_end)? };
+        self.flushed.store(flushed, Ordering::Relaxed);
+        Ok(())
     }
 
     /// The first unit of a record at or above `at`.
-    fn first_from(&self, at: LogOffset) -> u64 {
+    fn first_from(&self, at: LogOffset) -> Result<u64, Error> {
         let bounds = self.bounds();
-        let (mut low, mut high) = (bounds.start.0, bounds.end.0);
-        // Of a filler the message that follows tells.
-        let message_at = |offset| self.unit_at(offset).filter(Unit::is_message);
-        let is_below =
-            |offset| (offset..bounds.end.0).find_map(message_at).is_none_or(|unit| unit.at < at);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            if is_below(middle) {
-                low = middle + 1;
-            } else {
-                high = middle;
+        let is_below = |offset| {
+            // Of a filler the message that follows tells.
+            for offset in offset..bounds.end.0 {
+                if let Some(unit) = self.message_at(offset)? {
+                    return Ok(unit.at < at);
+                }
             }
+            Ok(true)
+        };
+        // Most often it is the first: one look at one file.
+        if at == LogOffset(0) || bounds.is_empty() || !is_below(bounds.start.0)? {
+            return Ok(bounds.start.0);
         }
-        low
+        first_that(bounds.start.0, bounds.end.0, |offset| Ok(!is_below(offset)?))
     }
 
-    fn unit_at(&self, offset: u64) -> Option<Unit> {
-        let (file, place) = self.segments.locate(offset * UNIT_LEN)?;
+    /// The unit, if it is a message's.
+    fn message_at(&self, offset: u64) -> Result<Option<Unit>, Error> {
         let mut bytes = [0; UNIT_LEN as usize];
-        file.read_at(place, &mut bytes);
-        Some(decode(&bytes))
+        let is_there = self.segments.peek(offset * UNIT_LEN, &mut bytes)?;
+        Ok(is_there.then(|| decode(&bytes)).filter(Unit::is_message))
     }
 
     fn write(&self, offset: u64, unit: &Unit) -> Result<(), Error> {
@@ -283,32 +327,105 @@ impl ConsumeQueue {
     }
 
     /// After opening: the end is the first unit that was never written.
-    fn find_end(&self) {
+    fn find_end(&self) -> Result<(), Error> {
         let (start, after) = self.segments.bounds();
-        let (first, after) = (start / UNIT_LEN, after / UNIT_LEN);
-        let is_written = |offset| self.unit_at(offset).is_some_and(|unit| 0 < unit.len);
-        let (mut low, mut high) = (first, after);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            if is_written(middle) {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
+        if start == after {
+            return Ok(());
         }
-        self.set_end(low);
+        let per_file = self.segments.segment_len() / UNIT_LEN;
+        let (first, after) = (start / UNIT_LEN, after / UNIT_LEN);
+        let mut page = Page { segments: &self.segments, first: 0, units: Vec::new() };
+        // In the last file that has any; most queues end in the first few units of it.
+        let starts = first_that(1, (after - first) / per_file, |number| {
+            Ok(!page.is_written(first + number * per_file)?)
+        })?;
+        let from = first + (starts - 1) * per_file;
+        page.load(from)?;
+        let in_page = page.units.iter().take_while(|it| it.len != 0).count() as u64;
+        let is_in_page = in_page < page.units.len() as u64;
+        let end = if is_in_page {
+            from + in_page
+        } else {
+            first_that(from + in_page, from + per_file, |offset| Ok(!page.is_written(offset)?))?
+        };
+        let last = if first < end { page.unit(end - 1)? } else { None };
+        self.set_end(end, last.filter(Unit::is_message));
         // Fillers before the first message lie in the first file; others are not looked for here.
-        let is_filler = |offset: &u64| self.unit_at(*offset).is_some_and(|it| !it.is_message());
-        let fillers = (first..low).take_while(is_filler).count() as u64;
-        self.min.store(first + fillers, Ordering::Release);
+        let mut min = first;
+        while min < end && page.unit(min)?.is_some_and(|it| !it.is_message()) {
+            min += 1;
+        }
+        self.min.store(min, Ordering::Release);
+        Ok(())
     }
 
-    fn set_end(&self, end: u64) {
+    /// `last` is the unit before `end`.
+    fn set_end(&self, end: u64, last: Option<Unit>) {
         self.end.store(end, Ordering::Release);
         self.next.store(end, Ordering::Relaxed);
+        self.log_end.store(last.map_or(0, |unit| unit.end().0), Ordering::Relaxed);
         self.flushed.fetch_min(end, Ordering::Relaxed);
         self.allocated.fetch_min(end * UNIT_LEN, Ordering::Relaxed);
     }
+}
+
+/// The units around the one that was looked at last: files are read by the page, each read being
+/// three system calls.
+struct Page<'a> {
+    segments: &'a Segments,
+    /// Offset of the first unit.
+    first: u64,
+    units: Vec<Unit>,
+}
+
+impl Page<'_> {
+    const COUNT: u64 = 4096 / UNIT_LEN;
+
+    fn is_written(&mut self, offset: u64) -> Result<bool, Error> {
+        Ok(self.unit(offset)?.is_some_and(|unit| 0 < unit.len))
+    }
+
+    fn unit(&mut self, offset: u64) -> Result<Option<Unit>, Error> {
+        let found = |page: &Self| {
+            let index = offset.checked_sub(page.first)?;
+            page.units.get(index as usize).copied()
+        };
+        if found(self).is_none() {
+            self.load(offset)?;
+        }
+        Ok(found(self))
+    }
+
+    fn load(&mut self, offset: u64) -> Result<(), Error> {
+        let mut bytes = [0; (Self::COUNT * UNIT_LEN) as usize];
+        let per_file = self.segments.segment_len() / UNIT_LEN;
+        let count = Self::COUNT.min(per_file - offset % per_file);
+        let bytes = &mut bytes[..(count * UNIT_LEN) as usize];
+        self.first = offset;
+        self.units.clear();
+        if self.segments.peek(offset * UNIT_LEN, bytes)? {
+            self.units.extend(bytes.chunks_exact(UNIT_LEN as usize).map(decode));
+        }
+        Ok(())
+    }
+}
+
+/// The first number of a range for which `is_so`, which is so for all that follow; `to` for none.
+fn first_that(
+    from: u64,
+    to: u64,
+    mut is_so: impl FnMut(u64) -> Result<bool, Error>,
+) -> Result<u64, Error> {
+    let (mut low, mut high) = (from, to);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if is_so(middle)? {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+    }
+    Ok(low)
 }
 
 fn decode(bytes: &[u8]) -> Unit {

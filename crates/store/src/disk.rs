@@ -16,6 +16,7 @@ use rustix::fs::{FallocateFlags, FlockOperation};
 pub struct Entry {
     pub name: String,
     pub is_dir: bool,
+    /// 0 of a directory.
     pub len: u64,
 }
 
@@ -23,6 +24,12 @@ pub struct Entry {
 pub trait Disk: Send + Sync {
     /// Opens a file for reading and writing; one that is not there is made, `len` bytes of zeros.
     fn open(&self, path: &Path, len: u64) -> io::Result<Arc<dyn DiskFile>>;
+    /// Opens a file that is there; `NotFound` if it is not.
+    fn reopen(&self, path: &Path, len: u64) -> io::Result<Arc<dyn DiskFile>>;
+    /// Reads from a file that need not be open.
+    fn peek(&self, path: &Path, at: u64, out: &mut [u8]) -> io::Result<()>;
+    /// Makes all earlier writes to any file of the file system of `path` survive a crash.
+    fn sync_all(&self, path: &Path) -> io::Result<()>;
     /// The entries of a directory by name; empty if there is no such directory.
     fn list(&self, dir: &Path) -> io::Result<Vec<Entry>>;
     /// A whole small file; `None` if it is not there.
@@ -42,6 +49,8 @@ pub trait Disk: Send + Sync {
 #[allow(clippy::len_without_is_empty, reason = "a file of fixed length is never empty")]
 pub trait DiskFile: Send + Sync {
     fn len(&self) -> u64;
+    /// It is used here and there: what is touched is read, and nothing around it.
+    fn expect_scattered(&self) -> io::Result<()>;
     /// On the real disk a copy into mapped memory, not a system call.
     fn write_at(&self, at: u64, bytes: &[u8]);
     fn read_at(&self, at: u64, out: &mut [u8]);
@@ -74,9 +83,25 @@ impl Disk for RealDisk {
         if file.metadata()?.len() != len {
             file.set_len(len)?;
         }
-        let map = Arc::new(memmap2::MmapOptions::new().map_raw(&file)?);
-        let whole = Bytes::from_owner(Mapping(Arc::clone(&map)));
-        Ok(Arc::new(MappedFile { file, map, whole, len }))
+        Ok(Arc::new(MappedFile::new(file, len)?))
+    }
+
+    fn reopen(&self, path: &Path, len: u64) -> io::Result<Arc<dyn DiskFile>> {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        if file.metadata()?.len() != len {
+            // Beyond its end, memory that is mapped cannot be touched.
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "its length has changed"));
+        }
+        Ok(Arc::new(MappedFile::new(file, len)?))
+    }
+
+    fn peek(&self, path: &Path, at: u64, out: &mut [u8]) -> io::Result<()> {
+        use std::os::unix::fs::FileExt;
+        File::open(path)?.read_exact_at(out, at)
+    }
+
+    fn sync_all(&self, path: &Path) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(File::open(path)?)?)
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
@@ -87,9 +112,11 @@ impl Disk for RealDisk {
         let mut list = Vec::new();
         for entry in entries {
             let entry = entry?;
-            let metadata = entry.metadata()?;
+            // The directory tells the kind; to ask for a length is a system call for each.
+            let is_dir = entry.file_type()?.is_dir();
+            let len = if is_dir { 0 } else { entry.metadata()?.len() };
             if let Ok(name) = entry.file_name().into_string() {
-                list.push(Entry { name, is_dir: metadata.is_dir(), len: metadata.len() });
+                list.push(Entry { name, is_dir, len });
             }
         }
         list.sort_by(|a, b| a.name.cmp(&b.name));
@@ -169,6 +196,12 @@ impl AsRef<[u8]> for Mapping {
 }
 
 impl MappedFile {
+    fn new(file: File, len: u64) -> io::Result<Self> {
+        let map = Arc::new(memmap2::MmapOptions::new().map_raw(&file)?);
+        let whole = Bytes::from_owner(Mapping(Arc::clone(&map)));
+        Ok(Self { file, map, whole, len })
+    }
+
     /// The place of a range, checked to lie within the mapping.
     fn place(&self, at: u64, len: usize) -> *mut u8 {
         let end = at.checked_add(len as u64);
@@ -181,6 +214,10 @@ impl MappedFile {
 impl DiskFile for MappedFile {
     fn len(&self) -> u64 {
         self.len
+    }
+
+    fn expect_scattered(&self) -> io::Result<()> {
+        self.map.advise(memmap2::Advice::Random)
     }
 
     fn write_at(&self, at: u64, bytes: &[u8]) {

@@ -8,12 +8,14 @@ pub mod disk;
 pub mod documents;
 pub mod error;
 pub mod index;
+pub mod open_files;
 pub mod queues;
 pub mod read;
 pub mod recovery;
 pub mod retention;
 pub mod segments;
 pub mod store;
+mod walk;
 pub mod watermark;
 
 pub use disk::{Disk, DiskFile, RealDisk};

@@ -9,6 +9,8 @@ use parking_lot::RwLock;
 use crate::consume_queue::ConsumeQueue;
 use crate::disk::Disk;
 use crate::error::Error;
+use crate::open_files::OpenFiles;
+use crate::store::Settings;
 
 type Map<K, V> = hashbrown::HashMap<K, V, foldhash::fast::RandomState>;
 
@@ -21,15 +23,24 @@ pub struct Queues {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     file_len: u64,
+    open_files: Arc<OpenFiles>,
+    /// Queues that are brought to the device one by one; more at once are with all else.
+    flushed_singly_max: usize,
     topics: RwLock<Map<Arc<str>, Row>>,
 }
 
 impl Queues {
-    /// Opens every queue of the store.
-    pub fn open(disk: Arc<dyn Disk>, root: &Path, file_len: u64) -> Result<Self, Error> {
-        let dir = root.join("consumequeue");
-        let topics = RwLock::new(Map::default());
-        let queues = Self { disk, dir, file_len, topics };
+    /// Looks at every queue of the store.
+    pub fn open(disk: Arc<dyn Disk>, settings: &Settings) -> Result<Self, Error> {
+        let open_max = settings.queue_files_open_max;
+        let queues = Self {
+            disk,
+            dir: settings.root.join("consumequeue"),
+            file_len: settings.queue_file_len,
+            open_files: Arc::new(OpenFiles::new(open_max)),
+            flushed_singly_max: open_max / 16,
+            topics: RwLock::default(),
+        };
         for topic in queues.list(&queues.dir)? {
             for id in queues.list(&queues.dir.join(&topic))? {
                 if let Some(id) = id.parse().ok().and_then(QueueId::from_wire) {
@@ -51,8 +62,11 @@ impl Queues {
             return Ok(queue);
         }
         let dir = self.dir.join(topic).join(id.to_string());
-        let (disk, name) = (Arc::clone(&self.disk), Arc::from(topic));
-        let queue = Arc::new(ConsumeQueue::open(disk, &dir, self.file_len, name, id)?);
+        let known = self.topics.read().get_key_value(topic).map(|(name, _)| Arc::clone(name));
+        let name = known.unwrap_or_else(|| Arc::from(topic));
+        let (disk, open_files) = (Arc::clone(&self.disk), Arc::clone(&self.open_files));
+        let queue = ConsumeQueue::open(disk, &dir, self.file_len, (name, id), open_files)?;
+        let queue = Arc::new(queue);
         let mut topics = self.topics.write();
         let row = topics.entry(Arc::clone(&queue.topic)).or_default();
         if row.len() <= id.index() {
@@ -70,9 +84,23 @@ impl Queues {
         all
     }
 
+    /// Brings queues to the device.
+    pub(crate) fn flush(&self, dirty: &[Arc<ConsumeQueue>]) -> Result<(), Error> {
+        if dirty.len() <= self.flushed_singly_max {
+            return dirty.iter().try_for_each(|queue| queue.flush());
+        }
+        // A file that has just been made costs a commit of the file system's journal, which takes
+        // a millisecond; and most of many files would have to be opened again.
+        let written: Vec<u64> = dirty.iter().map(|queue| queue.written()).collect();
+        self.disk.sync_all(&self.dir).map_err(Error::io(&self.dir))?;
+        dirty.iter().zip(written).for_each(|(queue, written)| queue.note_flushed(written));
+        Ok(())
+    }
+
     /// Forgets a topic and removes its files.
     pub fn remove_topic(&self, topic: &str) -> Result<(), Error> {
-        self.topics.write().remove(topic);
+        let row = self.topics.write().remove(topic);
+        row.iter().flatten().flatten().for_each(|queue| queue.remove());
         let dir = self.dir.join(topic);
         self.disk.remove(&dir).map_err(Error::io(&dir))
     }

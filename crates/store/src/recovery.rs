@@ -3,17 +3,17 @@
 
 use std::path::Path;
 
-use apogee_types::record::{MAGIC_BLANK, MAGIC_V1, MAGIC_V2, Record};
+use apogee_types::record::Record;
 use apogee_types::{LogOffset, Millis, QueueOffset, properties};
 
 use crate::checkpoint::Checkpoint;
 use crate::commit_log::CommitLog;
 use crate::consume_queue::ConsumeQueue;
-use crate::disk::{Disk, DiskFile};
+use crate::disk::Disk;
 use crate::error::Error;
-use crate::index::TopicHash;
 use crate::read::Unit;
 use crate::store::{Dispatched, Recovery, Settings, Store};
+use crate::walk::{Batch, Found, Walk, Walked, next};
 
 /// Takes the store's lock, the same kind as Apache's.
 pub(crate) fn lock(disk: &dyn Disk, settings: &Settings) -> Result<Box<dyn Send + Sync>, Error> {
@@ -113,7 +113,7 @@ pub(crate) fn recover(
         },
     };
     let on_device = if was_unclean { noted } else { queued };
-    queues.iter().for_each(|queue| queue.set_flushed(on_device));
+    queues.iter().try_for_each(|queue| queue.set_flushed(on_device))?;
     let first = store.log.segments.bounds().0;
     let mut from = start(store, known.dispatched.min(known.indexed).0);
     let mut scanned = scan(store, from, &known, first < from)?;
@@ -209,125 +209,70 @@ struct Scanned {
 
 /// Walks records from `start` until something is no whole record; with `stop_at_gap` also before
 /// one that its queue cannot take yet.
+///
+/// One thread reads and checks the log, this one fills queues and index, in the log's order.
 fn scan(store: &Store, start: u64, known: &Known, stop_at_gap: bool) -> Result<Scanned, Error> {
-    let segment_len = store.log.segments.segment_len();
+    /// Batches that are read ahead. Few, so that their records are still in the cache.
+    const AHEAD: usize = 4;
     let mut scanned =
         Scanned { end: start, last_ms: 0, record_count: 0, newest: None, has_gap: false };
-    while let Some((file, place)) = store.log.segments.locate(scanned.end) {
-        let is_damage = scanned.end < known.intact.0;
-        let bytes = match next(&*file, place, scanned.end) {
-            Found::Record(bytes) => bytes,
-            Found::Flipped(bytes) if is_damage => {
-                report_flipped(&bytes);
-                bytes
+    let mut walk = Walk::new(store, LogOffset(start), known.intact, known.indexed);
+    let mut progress = Progress::new(store, start);
+    std::thread::scope(|scope| {
+        let (sender, batches) = std::sync::mpsc::sync_channel::<Batch>(AHEAD);
+        // Ends also when nobody receives any more.
+        scope.spawn(move || while walk.next().is_some_and(|it| sender.send(it).is_ok()) {});
+        for batch in batches {
+            for record in &batch.records {
+                let topic = batch.topic(record);
+                if redispatch(store, topic, record, known, stop_at_gap)? == Outcome::Gap {
+                    scanned.end = record.unit.at.0;
+                    scanned.has_gap = true;
+                    return Ok(scanned);
+                }
+                scanned.last_ms = scanned.last_ms.max(record.stored_ms);
+                scanned.record_count += 1;
+                let (at, end, stored_ms) = (record.unit.at, record.unit.end(), record.stored_ms);
+                scanned.newest = Some(Dispatched { at, end, stored_ms });
             }
-            Found::Blank => {
-                scanned.end += segment_len - place;
-                continue;
-            }
-            Found::Nothing if is_damage => {
-                let Some(to) = find_next(store, scanned.end + 1, known.intact.0) else { break };
-                tracing::error!(from = scanned.end, to, "the log is damaged: these bytes are lost");
-                scanned.end = to;
-                continue;
-            }
-            Found::Flipped(_) | Found::Nothing => break,
-        };
-        let record = Record::parse(&bytes).expect("it was just read");
-        if redispatch(store, &record, known, stop_at_gap)? == Outcome::Gap {
-            scanned.has_gap = true;
-            break;
+            scanned.end = batch.end.0;
+            progress.tell(scanned.end);
         }
-        scanned.last_ms = scanned.last_ms.max(record.stored_ms);
-        scanned.end += record.len as u64;
-        scanned.record_count += 1;
-        let (at, end) = (record.at, LogOffset(scanned.end));
-        scanned.newest = Some(Dispatched { at, end, stored_ms: record.stored_ms });
+        Ok(scanned)
+    })
+}
+
+/// Says now and then how far the log was read, if it takes long: the broker serves nobody yet.
+struct Progress<'a> {
+    store: &'a Store,
+    start: u64,
+    start_ms: Millis,
+    told_ms: Millis,
+}
+
+impl<'a> Progress<'a> {
+    fn new(store: &'a Store, start: u64) -> Self {
+        let now_ms = store.log.clock.now_ms();
+        Self { store, start, start_ms: now_ms, told_ms: now_ms }
     }
-    Ok(scanned)
-}
 
-fn report_flipped(bytes: &[u8]) {
-    let Ok(record) = Record::parse(bytes) else { return };
-    let (at, topic, queue, offset) =
-        (record.at, record.topic, record.queue_id, record.queue_offset);
-    tracing::error!(%at, topic, %queue, %offset,
-        "a message does not match its checksum: it is kept as it is");
-}
-
-/// The next place from `from` on, below `to`, where a record or a blank one starts.
-fn find_next(store: &Store, from: u64, to: u64) -> Option<u64> {
-    let mut at = from;
-    while at < to {
-        let (file, place) = store.log.segments.locate(at)?;
-        let bytes = file.slice(place, (file.len() - place) as usize);
-        let magics = [MAGIC_V1, MAGIC_V2, MAGIC_BLANK].map(u32::to_be_bytes);
-        let is_start = |ahead: &u64| {
-            let magic = bytes.get(*ahead as usize + 4..*ahead as usize + 8);
-            magics.iter().any(|it| magic == Some(it))
-                && !matches!(next(&*file, place + ahead, at + ahead), Found::Nothing)
-        };
-        let len = bytes.len() as u64;
-        if let Some(ahead) = (0..len.min(to - at)).find(is_start) {
-            return Some(at + ahead);
+    fn tell(&mut self, at: u64) {
+        const PERIOD_MS: Millis = 3000;
+        let now_ms = self.store.log.clock.now_ms();
+        if now_ms < self.told_ms + PERIOD_MS {
+            return;
         }
-        at += len;
+        self.told_ms = now_ms;
+        // The last segment may be empty from somewhere on.
+        let end = self.store.log.segments.bounds().1;
+        let (done, all) = ((at - self.start) >> 20, (end - self.start) >> 20);
+        let rate = done * 1000 / (now_ms - self.start_ms) as u64;
+        let left_s = (all - done) / rate.max(1);
+        tracing::info!(
+            "the log is being read, to complete queues and index: {done} MiB of at most {all}, \
+             {rate} MiB/s, {left_s} s left; nothing is served yet"
+        );
     }
-    None
-}
-
-enum Found {
-    Record(bytes::Bytes),
-    /// Whole but for its body, which does not match its checksum.
-    Flipped(bytes::Bytes),
-    Blank,
-    Nothing,
-}
-
-/// What lies at `place` of a segment, where the log's offset is `at`.
-fn next(file: &dyn DiskFile, place: u64, at: u64) -> Found {
-    let left = file.len() - place;
-    if left < 8 {
-        return Found::Nothing;
-    }
-    let mut start = [0; 8];
-    file.read_at(place, &mut start);
-    let len = u64::from(u32::from_be_bytes([start[0], start[1], start[2], start[3]]));
-    let magic = u32::from_be_bytes([start[4], start[5], start[6], start[7]]);
-    if magic == MAGIC_BLANK && len == left {
-        return Found::Blank;
-    }
-    if left < len {
-        return Found::Nothing;
-    }
-    let bytes = file.slice(place, len as usize);
-    // The place is compared as well: bytes of an earlier use of the file may look like a record.
-    let Some(record) = Record::parse(&bytes).ok().filter(|record| record.at.0 == at) else {
-        return Found::Nothing;
-    };
-    if is_torn(&record, place) {
-        return Found::Nothing;
-    }
-    match record.check_body() {
-        Ok(()) => Found::Record(bytes),
-        Err(_) => Found::Flipped(bytes),
-    }
-}
-
-/// Whether a part of the record never reached the device. The checksum tells of the body alone,
-/// and the lengths tell of the head; of topic and properties a missing sector is left as zeros,
-/// and a page that was written while the record was being copied ends in them.
-fn is_torn(record: &Record<'_>, place: u64) -> bool {
-    const SECTOR: usize = 512;
-    let (properties, end) = (record.properties, place as usize + record.len);
-    let start = end - properties.len();
-    let (first, rest) =
-        properties.split_at((start.next_multiple_of(SECTOR) - start).min(properties.len()));
-    let is_lost = |part: &[u8]| !part.is_empty() && part.iter().all(|byte| *byte == 0);
-    record.topic.contains('\0')
-        || properties.last() == Some(&0)
-        || is_lost(first)
-        || rest.chunks(SECTOR).any(is_lost)
 }
 
 #[derive(PartialEq, Eq)]
@@ -340,43 +285,33 @@ enum Outcome {
 /// Brings a record into its queue and the index, unless it is there.
 fn redispatch(
     store: &Store,
-    record: &Record<'_>,
+    topic: &str,
+    record: &Walked,
     known: &Known,
     stop_at_gap: bool,
 ) -> Result<Outcome, Error> {
-    use apogee_types::SysFlag;
-    let transaction = record.sys_flag.transaction();
-    let is_half = transaction == SysFlag::TRANSACTION_PREPARED
-        || transaction == SysFlag::TRANSACTION_ROLLBACK;
-    if is_half {
+    if record.is_half {
         return Ok(Outcome::Done);
     }
-    let queue = match store.queues.find(record.topic, record.queue_id) {
-        None if known.dispatched <= record.at => {
-            Some(store.queues.find_or_create(record.topic, record.queue_id)?)
+    let (unit, offset) = (&record.unit, record.queue_offset);
+    let queue = match store.queues.find(topic, record.queue_id) {
+        None if known.dispatched <= unit.at => {
+            Some(store.queues.find_or_create(topic, record.queue_id)?)
         }
         found => found,
     };
     if let Some(queue) = queue {
-        let unit = Unit {
-            at: record.at,
-            len: record.len as u32,
-            tags_code: tags_code(record, &store.settings.delays_ms),
-        };
-        if put(store, &queue, record.queue_offset, &unit, stop_at_gap)? == Outcome::Gap {
+        if put(store, &queue, offset, unit, stop_at_gap)? == Outcome::Gap {
             return Ok(Outcome::Gap);
         }
-        let is_unsure = known.is_unsure && known.dispatched <= record.at;
-        if is_unsure && queue.unit(record.queue_offset) == Some(unit) {
+        let is_unsure = known.is_unsure && known.dispatched <= unit.at;
+        if is_unsure && queue.unit(offset)? == Some(*unit) {
             // See `rewrite`.
-            queue.correct(record.queue_offset, &unit)?;
+            queue.correct(offset, unit)?;
         }
         store.mark_dirty(&queue);
     }
-    if known.indexed <= record.at {
-        let keys = TopicHash::of(record.topic).keys(record.properties);
-        store.put_keys(record.at, record.stored_ms, &keys)?;
-    }
+    store.put_keys(unit.at, record.stored_ms, &record.keys)?;
     Ok(Outcome::Done)
 }
 
@@ -400,7 +335,7 @@ fn put(
         }
         return Ok(Outcome::Done);
     }
-    match queue.unit(offset) {
+    match queue.unit(offset)? {
         // The code is left alone: delay levels may be other ones by now.
         Some(there) if there.at == unit.at && there.len == unit.len => {}
         Some(there) if there.at < unit.at => {
@@ -412,19 +347,6 @@ fn put(
         Some(_) | None => queue.correct(offset, unit)?,
     }
     Ok(Outcome::Done)
-}
-
-/// The tag code of the record's unit; of a delayed message its delivery time. Spec `store.md` 3.1.
-fn tags_code(record: &Record<'_>, delays_ms: &[Millis]) -> i64 {
-    use apogee_types::properties::{find, name};
-    let level = find(record.properties, name::DELAY).and_then(|it| it.parse::<usize>().ok());
-    match level {
-        Some(level @ 1..) if record.topic == apogee_types::names::SCHEDULE_TOPIC => {
-            let delay = delays_ms.get(level.min(delays_ms.len()).saturating_sub(1));
-            record.stored_ms + delay.unwrap_or(&1000)
-        }
-        _ => apogee_types::tags::code(find(record.properties, name::TAGS)),
-    }
 }
 
 /// Says what will be cut off, unless it is nothing: the unwritten rest of a file is zeros.

@@ -1,5 +1,6 @@
 //! A row of equal files as one address space. A file's name is its first byte's offset, 20 digits.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -7,19 +8,19 @@ use parking_lot::RwLock;
 
 use crate::disk::{Disk, DiskFile};
 use crate::error::Error;
+use crate::open_files::{OpenFiles, Row, Slot};
+
+/// A file, and a place in it.
+pub type Located = (Arc<dyn DiskFile>, u64);
 
 /// The files, oldest first, each where the one before it ends.
 pub struct Segments {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     len: u64,
-    row: RwLock<Row>,
-}
-
-struct Row {
-    /// Offset of the first file's first byte.
-    start: u64,
-    files: Vec<Arc<dyn DiskFile>>,
+    row: Arc<RwLock<Row>>,
+    /// Who closes files; without it all are open, always.
+    open_files: Option<Arc<OpenFiles>>,
 }
 
 impl Segments {
@@ -30,32 +31,25 @@ impl Segments {
         len: u64,
         setting: &'static str,
     ) -> Result<Self, Error> {
-        let mut row = Row { start: 0, files: Vec::new() };
-        let entries = disk.list(dir).map_err(Error::io(dir))?;
-        let mut entries: Vec<_> = entries.into_iter().filter(|it| !it.is_dir).collect();
-        if let Some(last) = entries.last().filter(|it| it.len == 0) {
-            // Left by a crash between making the file and giving it its length.
-            let path = dir.join(&last.name);
-            disk.remove(&path).map_err(Error::io(&path))?;
-            entries.pop();
+        let mut row = find(&*disk, dir, len, setting)?;
+        for (start, slot) in (row.start..).step_by(len as usize).zip(&mut row.slots) {
+            let path = path(dir, start);
+            slot.file = Some(disk.open(&path, len).map_err(Error::io(&path))?);
         }
-        for entry in entries {
-            let path = dir.join(&entry.name);
-            if entry.len != len {
-                return Err(Error::WrongLength { path, found: entry.len, expected: len, setting });
-            }
-            let what = "is no segment: its name is not its offset";
-            let start: u64 =
-                entry.name.parse().map_err(|_| Error::Foreign { path: path.clone(), what })?;
-            if row.files.is_empty() {
-                row.start = start;
-            } else if start != row.start + row.files.len() as u64 * len {
-                let what = "does not start where the file before it ends";
-                return Err(Error::Foreign { path, what });
-            }
-            row.files.push(disk.open(&path, len).map_err(Error::io(&path))?);
-        }
-        Ok(Self { disk, dir: dir.to_owned(), len, row: RwLock::new(row) })
+        let row = Arc::new(RwLock::new(row));
+        Ok(Self { disk, dir: dir.to_owned(), len, row, open_files: None })
+    }
+
+    /// The same, but a file is opened when it is used, and closed when `open_files` needs room.
+    pub fn open_on_use(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        len: u64,
+        setting: &'static str,
+        open_files: Arc<OpenFiles>,
+    ) -> Result<Self, Error> {
+        let row = Arc::new(RwLock::new(find(&*disk, dir, len, setting)?));
+        Ok(Self { disk, dir: dir.to_owned(), len, row, open_files: Some(open_files) })
     }
 
     #[must_use]
@@ -67,26 +61,57 @@ impl Segments {
     #[must_use]
     pub fn bounds(&self) -> (u64, u64) {
         let row = self.row.read();
-        (row.start, row.start + row.files.len() as u64 * self.len)
+        (row.start, row.end())
     }
 
-    /// The file that holds `offset`, and the place in it.
+    /// The file that holds `offset`, and the place in it; `None` also if it is closed.
     #[must_use]
-    pub fn locate(&self, offset: u64) -> Option<(Arc<dyn DiskFile>, u64)> {
+    pub fn locate(&self, offset: u64) -> Option<Located> {
         let row = self.row.read();
-        let from_start = offset.checked_sub(row.start)?;
-        let file = row.files.get((from_start / self.len) as usize)?;
-        Some((Arc::clone(file), from_start % self.len))
+        let file = row.slot(offset)?.file.as_ref()?;
+        Some((Arc::clone(file), (offset - row.start) % self.len))
+    }
+
+    /// The file that holds `offset`, and the place in it; it is opened if need be.
+    pub fn locate_or_open(&self, offset: u64) -> Result<Option<Located>, Error> {
+        if let Some(found) = self.locate(offset) {
+            return Ok(Some(found));
+        }
+        let (start, end) = self.bounds();
+        if offset < start || end <= offset {
+            return Ok(None);
+        }
+        let place = (offset - start) % self.len;
+        let path = self.path(offset - place);
+        let file = self.disk.reopen(&path, self.len).map_err(Error::io(&path))?;
+        let file = self.keep_open(offset - place, file).map_err(Error::io(path))?;
+        Ok(Some((file, place)))
     }
 
     /// The file that holds `offset`; the files up to it are made if need be.
-    pub fn locate_or_create(&self, offset: u64) -> Result<(Arc<dyn DiskFile>, u64), Error> {
+    pub fn locate_or_create(&self, offset: u64) -> Result<Located, Error> {
         loop {
-            if let Some(found) = self.locate(offset) {
+            if let Some(found) = self.locate_or_open(offset)? {
                 return Ok(found);
             }
             self.create_next(offset)?;
         }
+    }
+
+    /// Reads bytes of one file, which is not opened for that. Whether there is such a file.
+    pub fn peek(&self, offset: u64, out: &mut [u8]) -> Result<bool, Error> {
+        if let Some((file, place)) = self.locate(offset) {
+            file.read_at(place, out);
+            return Ok(true);
+        }
+        let (start, end) = self.bounds();
+        if offset < start || end <= offset {
+            return Ok(false);
+        }
+        let place = (offset - start) % self.len;
+        let path = self.path(offset - place);
+        self.disk.peek(&path, place, out).map_err(Error::io(&path))?;
+        Ok(true)
     }
 
     /// Makes the next file; the first one where `offset` lies.
@@ -95,15 +120,39 @@ impl Segments {
         let next = if start == end { offset - offset % self.len } else { end };
         let path = self.path(next);
         let file = self.disk.open(&path, self.len).map_err(Error::io(&path))?;
-        let mut row = self.row.write();
-        // Another thread may have made it meanwhile; both opened the same file.
-        if row.files.is_empty() {
-            row.start = next;
+        {
+            let mut row = self.row.write();
+            // Another thread may have made it meanwhile; both opened the same file.
+            if row.slots.is_empty() {
+                row.start = next;
+            }
+            if row.end() == next {
+                row.slots.push(Slot::new(None));
+            }
         }
-        if row.start + row.files.len() as u64 * self.len == next {
-            row.files.push(file);
-        }
+        self.keep_open(next, file).map_err(Error::io(path))?;
         Ok(())
+    }
+
+    /// Others find the file at `start` open from now on. The one that they find: another thread
+    /// may have opened it meanwhile.
+    fn keep_open(&self, start: u64, file: Arc<dyn DiskFile>) -> io::Result<Arc<dyn DiskFile>> {
+        if self.open_files.is_some() {
+            // Where most files hold little, to read around what is touched fills the memory.
+            file.expect_scattered()?;
+        }
+        {
+            let mut row = self.row.write();
+            let Some(slot) = row.slot_mut(start) else { return Ok(file) };
+            if let Some(there) = &slot.file {
+                return Ok(Arc::clone(there));
+            }
+            *slot = Slot::new(Some(Arc::clone(&file)));
+        }
+        if let Some(open_files) = &self.open_files {
+            open_files.admit(&self.row, start);
+        }
+        Ok(file)
     }
 
     /// Removes the files that hold nothing below `end`.
@@ -114,19 +163,20 @@ impl Segments {
                 return Ok(());
             }
             let path = self.path(after - self.len);
-            self.row.write().files.pop();
+            let last = self.row.write().slots.pop();
+            drop(last);
             self.disk.remove(&path).map_err(Error::io(&path))?;
         }
     }
 
     /// Removes the oldest file.
     pub fn remove_first(&self) -> Result<(), Error> {
-        let path = {
+        let (path, _first) = {
             let mut row = self.row.write();
             let path = self.path(row.start);
-            row.files.remove(0);
+            let first = row.slots.remove(0);
             row.start += self.len;
-            path
+            (path, first)
         };
         self.disk.remove(&path).map_err(Error::io(&path))
     }
@@ -135,7 +185,7 @@ impl Segments {
     pub fn sync(&self, from: u64, to: u64) -> Result<(), Error> {
         let mut at = from;
         while at < to {
-            let Some((file, place)) = self.locate(at) else { return Ok(()) };
+            let Some((file, place)) = self.locate_or_open(at)? else { return Ok(()) };
             let end = (place + (to - at)).min(self.len);
             file.sync(place, end).map_err(Error::io(self.path(at - place)))?;
             at += end - place;
@@ -145,6 +195,40 @@ impl Segments {
 
     #[must_use]
     pub fn path(&self, offset: u64) -> PathBuf {
-        self.dir.join(format!("{offset:020}"))
+        path(&self.dir, offset)
     }
+}
+
+fn path(dir: &Path, offset: u64) -> PathBuf {
+    dir.join(format!("{offset:020}"))
+}
+
+/// The files of `dir`, none of them open.
+fn find(disk: &dyn Disk, dir: &Path, len: u64, setting: &'static str) -> Result<Row, Error> {
+    let entries = disk.list(dir).map_err(Error::io(dir))?;
+    let mut entries: Vec<_> = entries.into_iter().filter(|it| !it.is_dir).collect();
+    if let Some(last) = entries.last().filter(|it| it.len == 0) {
+        // Left by a crash between making the file and giving it its length.
+        let path = dir.join(&last.name);
+        disk.remove(&path).map_err(Error::io(&path))?;
+        entries.pop();
+    }
+    let mut row = Row { start: 0, len, slots: Vec::with_capacity(entries.len()) };
+    for entry in entries {
+        let path = || dir.join(&entry.name);
+        if entry.len != len {
+            let (path, found) = (path(), entry.len);
+            return Err(Error::WrongLength { path, found, expected: len, setting });
+        }
+        let what = "is no segment: its name is not its offset";
+        let foreign = |what| Error::Foreign { path: path(), what };
+        let start: u64 = entry.name.parse().map_err(|_| foreign(what))?;
+        if row.slots.is_empty() {
+            row.start = start;
+        } else if start != row.end() {
+            return Err(foreign("does not start where the file before it ends"));
+        }
+        row.slots.push(Slot::new(None));
+    }
+    Ok(row)
 }

@@ -37,6 +37,8 @@ pub struct Settings {
     pub commit_log_dir: PathBuf,
     pub segment_len: u64,
     pub queue_file_len: u64,
+    /// Files of queues that are open and mapped at once; more are served, but opened on use.
+    pub queue_files_open_max: usize,
     pub index_enabled: bool,
     pub index_slot_count: u32,
     pub index_entry_count: u32,
@@ -57,6 +59,8 @@ impl Settings {
             root,
             segment_len: 1 << 30,
             queue_file_len: 6_000_000,
+            // Of 65,530 mappings that Linux allows; the log has one for each GiB.
+            queue_files_open_max: 4096,
             index_enabled: true,
             index_slot_count: 5_000_000,
             index_entry_count: 20_000_000,
@@ -159,7 +163,7 @@ impl Store {
         let checkpoint = CheckpointFile::open(&*disk, &settings.root)?;
         let log = CommitLog::open(Arc::clone(&disk), clock, &settings)?;
         let known = crate::recovery::believe(checkpoint.load(), &log);
-        let queues = Queues::open(Arc::clone(&disk), &settings.root, settings.queue_file_len)?;
+        let queues = Queues::open(Arc::clone(&disk), &settings)?;
         let index = if settings.index_enabled {
             Some(Index::open(
                 Arc::clone(&disk),
@@ -361,10 +365,8 @@ impl Store {
             (newest, index.map(|index| index.mark(newest.end)))
         };
         let dirty = std::mem::take(&mut *self.dirty.lock());
-        for queue in dirty {
-            queue.is_dirty.store(false, Ordering::Relaxed);
-            queue.flush()?;
-        }
+        dirty.iter().for_each(|queue| queue.is_dirty.store(false, Ordering::Relaxed));
+        self.queues.flush(&dirty)?;
         // A checkpoint must not speak of records that the device may lose.
         self.log.flush()?;
         if self.log.flushed.get() < newest.end {
@@ -464,10 +466,11 @@ impl Store {
         found.map_or(QueueOffset(0)..QueueOffset(0), |queue| queue.bounds())
     }
 
-    /// One unit of a queue.
+    /// One unit of a queue; `None` also if its file cannot be read.
     #[must_use]
     pub fn unit(&self, topic: &str, queue: QueueId, offset: QueueOffset) -> Option<Unit> {
-        self.queues.find(topic, queue)?.unit(offset)
+        let queue = self.queues.find(topic, queue)?;
+        unit(&queue, offset)
     }
 
     /// Reads units from `from` on whose tag code is wanted, into `units`. Spec `store.md` 11.1.
@@ -479,7 +482,7 @@ impl Store {
         limits: ReadLimits,
         wants: &mut dyn FnMut(i64) -> bool,
         units: &mut Vec<Unit>,
-    ) -> ReadResult {
+    ) -> Result<ReadResult, Error> {
         let nothing = QueueOffset(0);
         let result = |status, next, bounds: Range<QueueOffset>| ReadResult {
             status,
@@ -488,19 +491,19 @@ impl Store {
             end: bounds.end,
         };
         let Some(queue) = self.queues.find(topic, queue) else {
-            return result(ReadStatus::NoMatchedLogicQueue, nothing, nothing..nothing);
+            return Ok(result(ReadStatus::NoMatchedLogicQueue, nothing, nothing..nothing));
         };
         let bounds = queue.bounds();
-        match from {
+        Ok(match from {
             _ if bounds.end.0 == 0 => result(ReadStatus::NoMessageInQueue, nothing, bounds),
             _ if from < bounds.start => result(ReadStatus::OffsetTooSmall, bounds.start, bounds),
             _ if from == bounds.end => result(ReadStatus::OffsetOverflowOne, from, bounds),
             _ if bounds.end < from => result(ReadStatus::OffsetOverflowBadly, bounds.end, bounds),
             _ => {
-                let (status, next) = collect(&queue, from, limits, wants, units);
+                let (status, next) = collect(&queue, from, limits, wants, units)?;
                 result(status, next, bounds)
             }
-        }
+        })
     }
 
     /// Appends the record of a unit to `out`.
@@ -615,7 +618,7 @@ impl Store {
     }
 
     fn time_of(&self, queue: &ConsumeQueue, offset: QueueOffset) -> Option<Millis> {
-        let record = self.log.slice(&queue.unit(offset)?)?;
+        let record = self.log.slice(&unit(queue, offset)?)?;
         Some(Record::parse(&record).ok()?.stored_ms)
     }
 }
@@ -627,6 +630,14 @@ impl From<&Entry> for Dispatched {
     }
 }
 
+/// Where it does not matter why there is none.
+fn unit(queue: &ConsumeQueue, offset: QueueOffset) -> Option<Unit> {
+    queue.unit(offset).unwrap_or_else(|error| {
+        tracing::error!(topic = &*queue.topic, queue = %queue.id, %error, "cannot read a queue");
+        None
+    })
+}
+
 /// Collects wanted units; says how it went and where to go on.
 fn collect(
     queue: &ConsumeQueue,
@@ -634,7 +645,7 @@ fn collect(
     limits: ReadLimits,
     wants: &mut dyn FnMut(i64) -> bool,
     units: &mut Vec<Unit>,
-) -> (ReadStatus, QueueOffset) {
+) -> Result<(ReadStatus, QueueOffset), Error> {
     /// Units that one read looks at: upstream's `maxFilterMessageSize` of 16,000 bytes.
     const SCAN_COUNT_MAX: u64 = 800;
     let mut next = from;
@@ -652,7 +663,7 @@ fn collect(
             units.push(unit);
         }
         true
-    });
+    })?;
     let status = if units.is_empty() { ReadStatus::NoMatchedMessage } else { ReadStatus::Found };
-    (status, next)
+    Ok((status, next))
 }

@@ -612,6 +612,15 @@ impl Disk for Failing {
         }
         RealDisk.open(path, len)
     }
+    fn reopen(&self, path: &Path, len: u64) -> io::Result<Arc<dyn DiskFile>> {
+        RealDisk.reopen(path, len)
+    }
+    fn peek(&self, path: &Path, at: u64, out: &mut [u8]) -> io::Result<()> {
+        RealDisk.peek(path, at, out)
+    }
+    fn sync_all(&self, path: &Path) -> io::Result<()> {
+        RealDisk.sync_all(path)
+    }
     fn list(&self, dir: &Path) -> io::Result<Vec<disk::Entry>> {
         RealDisk.list(dir)
     }

@@ -55,6 +55,8 @@ struct History {
     clock: Arc<Turned>,
     flush: FlushMode,
     faults: Faults,
+    /// Below the number of queue files, and on both sides of where they are flushed at once.
+    open_max: usize,
     next_number: u64,
     /// In the order of the log.
     stored: Vec<Stored>,
@@ -89,9 +91,10 @@ impl History {
             seed,
             disk: SimDisk::new(random.u64(..), Faults::default()),
             clock: Arc::new(Turned(AtomicI64::new(1_767_225_600_000))),
-            random,
             flush,
             faults,
+            open_max: random.usize(1..100),
+            random,
             next_number: 0,
             stored: Vec::new(),
             log_start: LogOffset(0),
@@ -101,7 +104,8 @@ impl History {
 
     fn open(&self) -> Store {
         let disk = Arc::new(self.disk.clone());
-        let opened = Store::open(disk, self.clock.clone(), settings(self.flush));
+        let settings = Settings { queue_files_open_max: self.open_max, ..settings(self.flush) };
+        let opened = Store::open(disk, self.clock.clone(), settings);
         opened.unwrap_or_else(|error| panic!("seed {}: {error}", self.seed))
     }
 
@@ -262,7 +266,7 @@ impl History {
         self.check_index(store);
         let limits = ReadLimits { count: 10, bytes: 1 << 20 };
         let zero = QueueId::from_wire(0).unwrap();
-        store.read("a", zero, QueueOffset(0), limits, &mut |_| true, &mut Vec::new());
+        store.read("a", zero, QueueOffset(0), limits, &mut |_| true, &mut Vec::new()).unwrap();
     }
 
     fn check_index(&self, store: &Store) {

@@ -59,7 +59,7 @@ fn pull<'a>(call: &mut Call<'a>, request: PullMessage<'a>) -> Answer<PullMessage
         broker.offsets.commit(pull.group, pull.topic, admitted.queue, request.commit_offset, now);
     }
     let mut units = std::mem::take(&mut call.scratch.units);
-    let pulled = broker.pull(&pull, &admitted, &mut units);
+    let pulled = broker.pull(&pull, &admitted, &mut units)?;
     let (code, remark) = outcome(&pulled, request.queue_offset);
     let may_wait = request.sys_flag & SUSPEND != 0 && !call.header.is_oneway();
     if code == ResponseCode::PULL_NOT_FOUND && may_wait {
@@ -183,7 +183,16 @@ impl Parked {
             return;
         }
         let mut units = Vec::new();
-        let pulled = broker.pull(&pull, &self.admitted, &mut units);
+        let pulled = match broker.pull(&pull, &self.admitted, &mut units) {
+            Ok(pulled) => pulled,
+            Err(error) => {
+                let refusal = Refusal::from(error);
+                let (code, remark) = (refusal.code, Some(&*refusal.remark));
+                let head = ResponseHead { code, remark, ..self.head };
+                self.peer.outbox.put(|output| head.write(output, |_| {}, |_| {}));
+                return;
+            }
+        };
         let (code, remark) = outcome(&pulled, self.from);
         let head = ResponseHead { code, remark: Some(remark), ..self.head };
         self.peer.outbox.put(|output| {

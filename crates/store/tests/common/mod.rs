@@ -26,6 +26,8 @@ pub fn settings(root: &Path) -> Settings {
     Settings {
         segment_len: 64 << 10,
         queue_file_len: 400,
+        // Fewer than there are.
+        queue_files_open_max: 4,
         index_slot_count: 100,
         index_entry_count: 400,
         flush: FlushMode::Async,
@@ -169,7 +171,7 @@ pub fn read_all(store: &Store, topic: &str, queue: QueueId) -> Vec<Unit> {
     let limits = ReadLimits { count: 32, bytes: 1 << 20 };
     while from < bounds.end {
         let mut some = Vec::new();
-        from = store.read(topic, queue, from, limits, &mut |_| true, &mut some).next;
+        from = store.read(topic, queue, from, limits, &mut |_| true, &mut some).unwrap().next;
         units.extend(some);
     }
     units

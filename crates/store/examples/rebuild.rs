@@ -1,0 +1,78 @@
+//! How fast lost queues and index are built again: `rebuild DIR GIB [KEYS]`.
+//!
+//! Fills a store with messages of 1 KiB and that many keys each (1: the unique key) unless it is
+//! there, removes `consumequeue` and `index`, and opens it.
+
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "it measures")]
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use apogee_store::{RealDisk, Settings, Store};
+use apogee_types::clock::SystemClock;
+use apogee_types::{LogOffset, Message, QueueId, SysFlag};
+
+fn main() {
+    let args: Vec<String> = std::env::args().collect();
+    let [_, dir, gib, keys @ ..] = &args[..] else { panic!("rebuild DIR GIB [KEYS]") };
+    let dir = Path::new(dir);
+    let keys = keys.first().map_or(1, |it| it.parse().unwrap());
+    if !dir.exists() {
+        fill(dir, gib.parse::<u64>().unwrap() << 30, keys);
+    }
+    for _ in 0..2 {
+        for lost in ["consumequeue", "index"] {
+            std::fs::remove_dir_all(dir.join(lost)).unwrap();
+        }
+        let start = Instant::now();
+        let store = open(dir);
+        let taken = start.elapsed();
+        let recovery = store.recovery();
+        let mib = (recovery.to.0 - recovery.from.0) >> 20;
+        let rate = mib as f64 / taken.as_secs_f64();
+        let count = recovery.record_count;
+        println!("{count} records, {mib} MiB in {taken:.2?}: {rate:.0} MiB/s");
+        store.close().unwrap();
+    }
+}
+
+fn open(dir: &Path) -> Store {
+    Store::open(Arc::new(RealDisk), Arc::new(SystemClock), Settings::at(dir)).unwrap()
+}
+
+fn fill(dir: &Path, len: u64, keys: usize) {
+    let store = open(dir);
+    let topics: Vec<String> = (0..8).map(|number| format!("topic{number}")).collect();
+    let host = "10.0.0.1:10911".parse().unwrap();
+    let start = Instant::now();
+    let mut number: u64 = 0;
+    while store.visible().0 < len {
+        let mut properties = format!("UNIQ_KEY\u{1}0A00000100{number:022X}\u{2}WAIT\u{1}true\u{2}");
+        for key in 1..keys {
+            properties += &format!("KEYS\u{1}order-{number}-{key}\u{2}");
+        }
+        let message = Message {
+            topic: &topics[number as usize % topics.len()],
+            queue_id: QueueId::from_wire((number / 8 % 4) as i32).unwrap(),
+            flag: 0,
+            sys_flag: SysFlag(0),
+            born_ms: 1,
+            born_host: host,
+            store_host: host,
+            reconsume_times: 0,
+            prepared_at: LogOffset(0),
+            body: &[b'x'; 1024],
+            properties: properties.as_bytes(),
+            tags_code: 0,
+        };
+        store.append(&message).unwrap();
+        number += 1;
+        if number.is_multiple_of(64) {
+            store.dispatch(&mut |_| {});
+        }
+    }
+    store.dispatch(&mut |_| {});
+    store.close().unwrap();
+    println!("{number} messages in {:.2?}", start.elapsed());
+}
