@@ -284,7 +284,7 @@ async fn flush_for_all(broker: Arc<Broker>) {
     /// What the doors may have to wait, and how many flushes are left to another thread after one
     /// that took longer.
     const FAST: Duration = Duration::from_millis(2);
-    const SLOW_COUNT: u32 = 256;
+    const SLOW_COUNT: u32 = 32;
     let _guard = EndProcessOnPanic;
     let mut slow = 0_u32;
     loop {

@@ -162,6 +162,9 @@ impl Broker {
             })
             .collect();
         let Batch { first, places } = self.store.append_batch(&messages)?;
+        if !wait {
+            self.store.write_out()?;
+        }
         self.statistics.put(messages.len() as u64);
         Ok(Published {
             queue_id,
@@ -283,6 +286,9 @@ impl Broker {
         } else {
             self.store.append(&Message { properties: encoded, ..message })?
         };
+        if !known.wait {
+            self.store.write_out()?;
+        }
         self.statistics.put(1);
         let places = Places::One(at);
         Ok(Published { queue_id, queue_offset, places, end, wait: known.wait })

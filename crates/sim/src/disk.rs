@@ -433,15 +433,20 @@ impl DiskFile for SimFile {
     }
 
     fn write_at(&self, at: u64, bytes: &[u8]) {
+        let written = self.write_through(at, bytes);
+        assert!(written.is_ok(), "written where the full disk has no space: SIGBUS on a real one");
+    }
+
+    fn write_through(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
         let (from, to) = (at as usize, at as usize + bytes.len());
         assert!(to as u64 <= self.len, "{at} + {} lies outside {}", bytes.len(), self.len);
         let mut state = self.state.lock();
         state.use_power();
-        let space = state.allocate(self.id, from, to);
-        assert!(space.is_ok(), "written where the full disk has no space: SIGBUS on a real one");
-        let Some(content) = state.files.get_mut(&self.id) else { return };
+        state.allocate(self.id, from, to)?;
+        let Some(content) = state.files.get_mut(&self.id) else { return Ok(()) };
         content.now[from..to].copy_from_slice(bytes);
         content.note_dirty(from, to);
+        Ok(())
     }
 
     fn read_at(&self, at: u64, out: &mut [u8]) {

@@ -26,7 +26,11 @@ const BLANK_LEN: u64 = 8;
 const AHEAD: u64 = 64 << 20;
 /// What is prepared at start and in one step.
 const SLICE: u64 = 4 << 20;
+/// The same with synchronous flush, where the device is busy with it meanwhile.
+const SLICE_SYNC: u64 = 1 << 20;
 
+/// Bytes that wait for a synchronous flush at most, but for one append; then they are written.
+const STAGED_MAX: usize = 1 << 20;
 /// What an asynchronous flush leaves alone at most, while more than that comes.
 const LEFT_ALONE: u64 = 64 << 10;
 
@@ -49,6 +53,9 @@ pub struct CommitLog {
     /// Serializes appends. Held for one memory copy, never across a system call, but where memory
     /// was not prepared in time. Taken before `preparing`.
     tail: Mutex<Tail>,
+    /// The buffer that is not being filled. Held while it is written, so that who comes second
+    /// finds everything written that was staged before. Taken before `tail`.
+    spare: Mutex<Vec<u8>>,
     /// Mirrors the tail's end; below lie whole records only.
     end: AtomicU64,
     /// All bytes below are on the device.
@@ -78,6 +85,9 @@ struct Tail {
     end: u64,
     /// The segment that holds `end`, and the offset of its first byte.
     file: Option<(Arc<dyn DiskFile>, u64)>,
+    /// With synchronous flush: the bytes before `end` that are not in the files yet. Nobody reads
+    /// above what is flushed.
+    staged: Option<Vec<u8>>,
     /// Store times never go back, whatever the clock does.
     last_ms: Millis,
     /// Appended and not yet dispatched, in log order.
@@ -94,13 +104,21 @@ impl CommitLog {
     ) -> Result<Self, Error> {
         let (dir, len) = (&settings.commit_log_dir, settings.segment_len);
         let segments = Segments::open(disk, dir, len, "mappedFileSizeCommitLog")?;
-        let tail = Tail { end: 0, file: None, last_ms: 0, entries: VecDeque::new(), refused: None };
+        let tail = Tail {
+            end: 0,
+            file: None,
+            staged: (settings.flush == FlushMode::Sync).then(Vec::new),
+            last_ms: 0,
+            entries: VecDeque::new(),
+            refused: None,
+        };
         Ok(Self {
             segments,
             clock,
             mode: settings.flush,
             body_len_max: settings.body_len_max,
             tail: Mutex::new(tail),
+            spare: Mutex::default(),
             end: AtomicU64::new(0),
             flushed: Watermark::default(),
             prepared: AtomicU64::new(0),
@@ -211,7 +229,7 @@ impl CommitLog {
             let (file, place) = self.segments.locate_or_create(tail.end)?;
             tail.file = Some((file, tail.end - place));
         }
-        let Some((file, start)) = &tail.file else { unreachable!("it was just set") };
+        let Some((_, start)) = tail.file else { unreachable!("it was just set") };
         let left = start + segment_len - tail.end;
         if len + BLANK_LEN <= left {
             return Ok(self.prepare_to(tail.end + len)?);
@@ -222,7 +240,10 @@ impl CommitLog {
         let mut blank = [0; BLANK_LEN as usize];
         blank[..4].copy_from_slice(&(left as u32).to_be_bytes());
         blank[4..].copy_from_slice(&MAGIC_BLANK.to_be_bytes());
-        file.write_at(tail.end - start, &blank);
+        tail.put(&blank);
+        if let Some(staged) = &mut tail.staged {
+            staged.resize(staged.len() + (left - BLANK_LEN) as usize, 0);
+        }
         tail.end = next;
         tail.file = Some((next_file, next));
         Ok(())
@@ -233,7 +254,12 @@ impl CommitLog {
         let end = tail.end;
         self.end.store(end, Ordering::Release);
         self.has_entries.store(true, Ordering::Release);
+        let is_much = tail.staged.as_ref().is_some_and(|staged| STAGED_MAX < staged.len());
         drop(tail);
+        if is_much {
+            // If that fails, who waits for the flush is told.
+            let _ = self.write_out();
+        }
         if self.mode == FlushMode::Sync {
             let mut unflushed = self.unflushed.lock();
             let waker = if unflushed.is_any { None } else { unflushed.waker.take() };
@@ -334,7 +360,26 @@ impl CommitLog {
     /// cannot be told, so a later success would prove nothing.
     pub(crate) fn flush(&self) -> Result<bool, Error> {
         self.unflushed.lock().is_any = false;
-        self.flush_to(self.end())
+        let written = self.write_out()?;
+        self.flush_to(written)
+    }
+
+    /// Writes what is staged to the files, where it survives the end of this process. Up to where
+    /// everything is there.
+    pub(crate) fn write_out(&self) -> Result<LogOffset, Error> {
+        let mut spare = self.spare.lock();
+        let end = {
+            let mut tail = self.tail.lock();
+            if let Some(staged) = &mut tail.staged {
+                std::mem::swap(staged, &mut spare);
+            }
+            tail.end
+        };
+        let written = self.segments.write_through(end - spare.len() as u64, &spare);
+        spare.clear();
+        spare.shrink_to(2 * STAGED_MAX);
+        written.inspect_err(|error| self.fail(error))?;
+        Ok(LogOffset(end))
     }
 
     /// [`flush`](Self::flush) for who promises nothing: leaves the last bytes alone while more
@@ -411,13 +456,21 @@ impl CommitLog {
     fn prepare_slice(&self) -> Result<(), Error> {
         let from = self.prepared.load(Ordering::Relaxed);
         let (file, place) = self.segments.locate_or_create(from)?;
-        let to = (place + SLICE).min(file.len());
-        file.prepare(place, to).map_err(Error::io(self.segments.path(from - place)))?;
-        if self.mode == FlushMode::Sync {
-            // Converts the extents now, so that a later sync has no metadata to write. It also
-            // brings the page of the log's end to the device, so a failure is one of the log.
-            let synced = file.sync(place, to).map_err(Error::io(self.segments.path(from - place)));
-            synced.inspect_err(|error| self.fail(error))?;
+        let in_path = |error| Error::io(self.segments.path(from - place))(error);
+        let slice = if self.mode == FlushMode::Sync { SLICE_SYNC } else { SLICE };
+        let to = (place + slice).min(file.len());
+        if self.mode == FlushMode::Async {
+            file.prepare(place, to).map_err(in_path)?;
+        } else {
+            // Zeros on the device, so that a later sync has no metadata to write. It also brings
+            // the page of the log's end there, so a failure is one of the log.
+            file.allocate(place, to).map_err(in_path)?;
+            let zeros = [0; 64 << 10];
+            for at in (place..to).step_by(zeros.len()) {
+                let zeros = &zeros[..zeros.len().min((to - at) as usize)];
+                file.write_through(at, zeros).map_err(in_path)?;
+            }
+            file.sync(place, to).map_err(in_path).inspect_err(|error| self.fail(error))?;
         }
         self.prepared.store(from + (to - place), Ordering::Release);
         Ok(())
@@ -444,12 +497,10 @@ impl Tail {
 
     /// Writes the record of `message` at the end.
     fn write(&mut self, message: &Message<'_>, crc: u32, place: (QueueOffset, LogOffset, Millis)) {
-        let Some((file, start)) = &self.file else { unreachable!("room was made before") };
         let mut head = [0; HEAD_LEN_MAX];
         let head_len = record::encode_head(message, crc, place, &mut head);
         let (topic_len, topic_len_len) = record::topic_len_bytes(message.topic);
         let properties_len = (message.properties.len() as u16).to_be_bytes();
-        let mut at = self.end - start;
         for part in [
             &head[..head_len],
             message.body,
@@ -458,9 +509,18 @@ impl Tail {
             &properties_len,
             message.properties,
         ] {
-            file.write_at(at, part);
-            at += part.len() as u64;
+            self.put(part);
         }
-        self.end = start + at;
+    }
+
+    /// Puts bytes at the end, for which there is room.
+    fn put(&mut self, bytes: &[u8]) {
+        if let Some(staged) = &mut self.staged {
+            staged.extend_from_slice(bytes);
+        } else {
+            let Some((file, start)) = &self.file else { unreachable!("room was made before") };
+            file.write_at(self.end - start, bytes);
+        }
+        self.end += bytes.len() as u64;
     }
 }

@@ -53,6 +53,9 @@ pub trait DiskFile: Send + Sync {
     fn expect_scattered(&self) -> io::Result<()>;
     /// On the real disk a copy into mapped memory, not a system call.
     fn write_at(&self, at: u64, bytes: &[u8]);
+    /// The same by a system call: for what is synced at once. Mapped memory would have to be
+    /// protected by each sync, and asked for again by the next write.
+    fn write_through(&self, at: u64, bytes: &[u8]) -> io::Result<()>;
     fn read_at(&self, at: u64, out: &mut [u8]);
     /// Appends `len` bytes to `out` with one copy.
     fn append_to(&self, at: u64, len: usize, out: &mut Vec<u8>);
@@ -225,6 +228,11 @@ impl DiskFile for MappedFile {
         // SAFETY: `place` is valid for `bytes.len()` bytes; the mapping and `bytes` do not overlap,
         // since `bytes` is ordinary memory. Writers of a file do not write the same range at once.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), place, bytes.len()) }
+    }
+
+    fn write_through(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        use std::os::unix::fs::FileExt;
+        self.file.write_all_at(bytes, at)
     }
 
     fn read_at(&self, at: u64, out: &mut [u8]) {

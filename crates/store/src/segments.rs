@@ -181,6 +181,19 @@ impl Segments {
         self.disk.remove(&path).map_err(Error::io(&path))
     }
 
+    /// Writes bytes at an offset, across files.
+    pub fn write_through(&self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+        let (mut at, mut rest) = (offset, bytes);
+        while !rest.is_empty() {
+            let (file, place) = self.locate_or_create(at)?;
+            let (part, after) = rest.split_at(rest.len().min((self.len - place) as usize));
+            file.write_through(place, part).map_err(Error::io(self.path(at - place)))?;
+            at += part.len() as u64;
+            rest = after;
+        }
+        Ok(())
+    }
+
     /// Syncs a range of offsets, across files.
     pub fn sync(&self, from: u64, to: u64) -> Result<(), Error> {
         let mut at = from;

@@ -311,6 +311,13 @@ impl Store {
         }
     }
 
+    /// Makes what was appended survive the end of this process: with synchronous flush it waits
+    /// in memory for the next flush, which a sender may not want to wait for.
+    pub fn write_out(&self) -> Result<(), AppendError> {
+        self.log.write_out()?;
+        Ok(())
+    }
+
     /// Ready once there is something to flush, else the task is woken then; with synchronous
     /// flush only, and for one task.
     pub fn poll_unflushed(&self, cx: &mut Context<'_>) -> Poll<()> {
