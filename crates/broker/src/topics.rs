@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use apogee_types::Millis;
 use apogee_types::config::{DataVersion, Perm, TopicConfig};
 use apogee_types::names;
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 
@@ -36,12 +38,34 @@ pub struct Template<'a> {
     pub unit_mode: bool,
 }
 
+/// The table, and the same topics by the hash of their names: each send looks for one.
+struct Table {
+    file: TopicTable,
+    by_name: HashMap<Arc<str>, Arc<TopicConfig>, RandomState>,
+}
+
+impl Table {
+    fn put(&mut self, name: Arc<str>, config: Arc<TopicConfig>) {
+        self.by_name.insert(Arc::clone(&name), Arc::clone(&config));
+        self.file.topic_config_table.insert(name, config);
+    }
+
+    fn remove(&mut self, topic: &str) -> Option<Arc<str>> {
+        self.by_name.remove(topic);
+        self.file.topic_config_table.remove_entry(topic).map(|(name, _)| name)
+    }
+
+    fn changed_at(&mut self, now: Millis) {
+        self.file.data_version = self.file.data_version.next(now);
+    }
+}
+
 /// Topics by name.
 ///
 /// `table` is what readers see; `changed` tells what was changed since the last
 /// [`take_changed`](Self::take_changed), for the registration and the file.
 pub struct Topics {
-    table: RwLock<TopicTable>,
+    table: RwLock<Table>,
     changed: Mutex<Vec<Arc<str>>>,
     /// Mirrors whether `changed` holds something.
     has_changed: AtomicBool,
@@ -53,18 +77,19 @@ impl Topics {
     /// Starts with `system` topics; those of `file` win over them.
     #[must_use]
     pub fn new(system: Vec<TopicConfig>, file: TopicTable, auto_create: bool) -> Self {
-        let mut table = TopicTable { data_version: file.data_version, ..TopicTable::default() };
+        let empty = TopicTable { data_version: file.data_version, ..TopicTable::default() };
+        let mut table = Table { file: empty, by_name: HashMap::default() };
         let system = system.into_iter().map(|topic| (Arc::clone(&topic.topic_name), topic.into()));
-        table.topic_config_table.extend(system);
-        table.topic_config_table.extend(file.topic_config_table);
-        let changed = Mutex::new(table.topic_config_table.keys().cloned().collect());
+        let topics = system.chain(file.topic_config_table);
+        topics.for_each(|(name, topic)| table.put(name, topic));
+        let changed = Mutex::new(table.file.topic_config_table.keys().cloned().collect());
         let has_changed = AtomicBool::new(true);
         Self { table: RwLock::new(table), changed, has_changed, auto_create }
     }
 
     #[must_use]
     pub fn find(&self, topic: &str) -> Option<Arc<TopicConfig>> {
-        self.table.read().topic_config_table.get(topic).cloned()
+        self.table.read().by_name.get(topic).cloned()
     }
 
     pub fn expect(&self, topic: &str) -> Result<Arc<TopicConfig>, Error> {
@@ -73,20 +98,20 @@ impl Topics {
 
     #[must_use]
     pub fn table(&self) -> TopicTable {
-        self.table.read().clone()
+        self.table.read().file.clone()
     }
 
     #[must_use]
     pub fn version(&self) -> DataVersion {
-        self.table.read().data_version
+        self.table.read().file.data_version
     }
 
     /// Creates or replaces a topic.
     pub fn put(&self, config: TopicConfig, now: Millis) {
         let name = Arc::clone(&config.topic_name);
         let mut table = self.table.write();
-        table.topic_config_table.insert(Arc::clone(&name), Arc::new(config));
-        table.data_version = table.data_version.next(now);
+        table.put(Arc::clone(&name), Arc::new(config));
+        table.changed_at(now);
         drop(table);
         self.note(name);
     }
@@ -94,8 +119,8 @@ impl Topics {
     /// Removes a topic; `false` if there was none.
     pub fn remove(&self, topic: &str, now: Millis) -> bool {
         let mut table = self.table.write();
-        let Some((name, _)) = table.topic_config_table.remove_entry(topic) else { return false };
-        table.data_version = table.data_version.next(now);
+        let Some(name) = table.remove(topic) else { return false };
+        table.changed_at(now);
         drop(table);
         self.note(name);
         true
@@ -151,9 +176,7 @@ impl Topics {
     pub fn changed_topics(&self) -> BTreeMap<Arc<str>, Arc<TopicConfig>> {
         let changed = self.take_changed();
         let table = self.table.read();
-        let find = |name: Arc<str>| {
-            Some((Arc::clone(&name), table.topic_config_table.get(&name)?.clone()))
-        };
+        let find = |name: Arc<str>| Some((Arc::clone(&name), table.by_name.get(&name)?.clone()));
         changed.into_iter().filter_map(find).collect()
     }
 
@@ -179,12 +202,12 @@ impl Topics {
     /// Two sends may create the same topic at once: the first one's configuration stays.
     fn create(&self, config: TopicConfig, now: Millis) -> Arc<TopicConfig> {
         let mut table = self.table.write();
-        if let Some(found) = table.topic_config_table.get(&config.topic_name) {
+        if let Some(found) = table.by_name.get(&config.topic_name) {
             return Arc::clone(found);
         }
         let config = Arc::new(config);
-        table.topic_config_table.insert(Arc::clone(&config.topic_name), Arc::clone(&config));
-        table.data_version = table.data_version.next(now);
+        table.put(Arc::clone(&config.topic_name), Arc::clone(&config));
+        table.changed_at(now);
         drop(table);
         tracing::info!(
             topic = &*config.topic_name,

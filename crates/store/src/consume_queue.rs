@@ -119,7 +119,9 @@ impl ConsumeQueue {
         }
         self.log_end.store(unit.end().0, Ordering::Relaxed);
         self.end.store(offset.0 + 1, Ordering::Release);
-        self.next.fetch_max(offset.0 + 1, Ordering::Relaxed);
+        if self.next.load(Ordering::Relaxed) <= offset.0 {
+            self.next.fetch_max(offset.0 + 1, Ordering::Relaxed);
+        }
         Ok(())
     }
 

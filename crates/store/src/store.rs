@@ -297,7 +297,9 @@ impl Store {
 
     /// Sees to it that the next checkpoint brings the queue to the device.
     pub(crate) fn mark_dirty(&self, queue: &Arc<ConsumeQueue>) {
-        if !queue.is_dirty.swap(true, Ordering::Relaxed) {
+        // Looked at before it is written: a message mostly follows another.
+        if !queue.is_dirty.load(Ordering::Relaxed) && !queue.is_dirty.swap(true, Ordering::Relaxed)
+        {
             self.dirty.lock().push(Arc::clone(queue));
         }
     }
@@ -364,15 +366,16 @@ impl Store {
 
     fn try_checkpoint(&self, with_index: bool) -> Result<(), Error> {
         let mut known = self.checkpoint.load();
-        let (newest, index_mark) = {
-            // Between two batches of entries, so that the mark does not cut through a record's.
+        let (newest, index_mark, dirty) = {
+            // Between two batches of entries, so that the mark does not cut through a record's,
+            // and no queue is marked whose unit is still to come.
             let dispatch = self.dispatching.lock();
             let Some(newest) = dispatch.newest else { return Ok(()) };
             let index = self.index.as_ref().filter(|_| with_index && !dispatch.has_failed);
-            (newest, index.map(|index| index.mark(newest.end)))
+            let dirty = std::mem::take(&mut *self.dirty.lock());
+            dirty.iter().for_each(|queue| queue.is_dirty.store(false, Ordering::Relaxed));
+            (newest, index.map(|index| index.mark(newest.end)), dirty)
         };
-        let dirty = std::mem::take(&mut *self.dirty.lock());
-        dirty.iter().for_each(|queue| queue.is_dirty.store(false, Ordering::Relaxed));
         self.queues.flush(&dirty)?;
         // A checkpoint must not speak of records that the device may lose.
         self.log.flush()?;

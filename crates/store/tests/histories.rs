@@ -64,6 +64,8 @@ struct History {
     log_start: LogOffset,
     /// The device had confirmed that much when the store was last looked at.
     flushed: LogOffset,
+    /// With synchronous flush: the kernel had that much, for the sake of those who do not wait.
+    written: LogOffset,
 }
 
 fn settings(flush: FlushMode) -> Settings {
@@ -99,6 +101,7 @@ impl History {
             stored: Vec::new(),
             log_start: LogOffset(0),
             flushed: LogOffset(0),
+            written: LogOffset(0),
         }
     }
 
@@ -117,20 +120,28 @@ impl History {
                 self.step(&store);
                 self.flushed = self.flushed.max(store.flushed_watermark().get());
             }
+            let mut is_closed = false;
             let kept = match self.random.u32(0..10) {
                 0..2 => {
-                    self.may_fail(store.close());
+                    is_closed = self.may_fail(store.close()).is_some();
                     LogOffset(u64::MAX)
                 }
                 2..4 => LogOffset(u64::MAX),
                 _ => self.flushed,
             };
+            let is_killed = kept == LogOffset(u64::MAX);
+            // With synchronous flush, what nobody was told of may end with the process.
+            let kept = match self.flush {
+                FlushMode::Sync if is_killed && !is_closed => self.flushed.max(self.written),
+                _ => kept,
+            };
             drop(store);
             // An operator has seen to it.
             self.disk.set_faults(Faults::default());
-            match kept {
-                LogOffset(u64::MAX) => self.disk.kill(),
-                _ => self.disk.crash(),
+            if is_killed {
+                self.disk.kill()
+            } else {
+                self.disk.crash()
             }
             store = self.open();
             self.check(&store, kept);
@@ -139,8 +150,13 @@ impl History {
 
     fn step(&mut self, store: &Store) {
         self.clock.0.fetch_add(self.random.i64(0..2000), Ordering::Relaxed);
-        match self.random.u32(0..20) {
+        match self.random.u32(0..21) {
             0..9 => self.append(store),
+            20 => {
+                if self.may_fail(store.write_out()).is_some() {
+                    self.written = self.stored.last().map_or(LogOffset(0), |it| it.end);
+                }
+            }
             9..11 => self.append_batch(store),
             11..14 => store.dispatch(&mut |_| {}),
             14..16 => drop(self.may_fail(store.flush_step())),
@@ -251,8 +267,7 @@ impl History {
             assert!(!is_promised, "seed {seed}: {lost:?} was seen and is lost");
         }
         self.stored.retain(|it| it.end <= end);
-        self.flushed = end;
-        self.log_start = end;
+        (self.flushed, self.written, self.log_start) = (end, end, end);
         let mut counts = BTreeMap::new();
         for it in &self.stored {
             *counts.entry((it.topic, it.queue)).or_insert(0) += 1;
