@@ -2,6 +2,7 @@
 //! messages really go. Rules: spec `broker.md` 1.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
 
 use apogee_store::{Appended, Batch};
@@ -54,6 +55,8 @@ pub struct Published {
     pub end: LogOffset,
     /// `WAIT`: the producer wants the promise of the flush mode.
     pub wait: bool,
+    /// Where the value of `UNIQ_KEY` stands in the properties; `None`: it is to be looked for.
+    pub unique_key: Option<Range<usize>>,
 }
 
 /// Log offsets of what was stored; one needs no allocation.
@@ -67,7 +70,8 @@ pub enum Places {
 #[derive(Debug, Default)]
 struct Known {
     tags_hash: Option<i32>,
-    has_unique_key: bool,
+    /// Where its value stands.
+    unique_key: Option<Range<usize>>,
     has_keys: bool,
     /// Names that the broker sets or removes are there already.
     has_own: bool,
@@ -86,7 +90,10 @@ impl Known {
             let text = || std::str::from_utf8(value).ok();
             match key {
                 name::TAGS => known.tags_hash = text().map(tags::java_hash),
-                name::UNIQ_KEY => known.has_unique_key = true,
+                name::UNIQ_KEY => {
+                    let start = value.as_ptr() as usize - encoded.as_ptr() as usize;
+                    known.unique_key = Some(start..start + value.len());
+                }
                 name::KEYS => known.has_keys = true,
                 name::WAIT => known.wait = !value.eq_ignore_ascii_case(b"false"),
                 name::DELAY => {
@@ -172,6 +179,7 @@ impl Broker {
             places: Places::Many(places),
             end: first.end,
             wait,
+            unique_key: None,
         })
     }
 
@@ -242,7 +250,7 @@ impl Broker {
             encoded.push(properties::PAIR_END);
         }
         encoded.extend_from_slice(&self.stamp);
-        if !known.has_unique_key {
+        if known.unique_key.is_none() {
             properties::push(encoded, name::UNIQ_KEY, &self.unique_keys.next(born_host.ip()));
         }
     }
@@ -267,7 +275,8 @@ impl Broker {
         properties::set(encoded, name::DELAY, "-1");
         let to_dead = Send { queue_id: 0, topic: &dead.topic_name, ..*send };
         let published = self.store_one(&to_dead, &dead, 0, known, encoded)?;
-        Ok(Published { queue_id: self.choose_queue(send, topic)?, ..published })
+        let queue_id = self.choose_queue(send, topic)?;
+        Ok(Published { queue_id, unique_key: None, ..published })
     }
 
     fn store_one(
@@ -291,7 +300,10 @@ impl Broker {
         }
         self.statistics.put(1);
         let places = Places::One(at);
-        Ok(Published { queue_id, queue_offset, places, end, wait: known.wait })
+        // Not moved by what was removed before it.
+        let is_in_place = !known.has_own && delay_level <= 0;
+        let unique_key = known.unique_key.clone().filter(|_| is_in_place);
+        Ok(Published { queue_id, queue_offset, places, end, wait: known.wait, unique_key })
     }
 
     /// The message of a send, without its properties.

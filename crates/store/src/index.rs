@@ -45,22 +45,24 @@ impl TopicHash {
     #[must_use]
     pub fn keys(self, properties: &[u8]) -> KeyHashes {
         use apogee_types::properties::{name, raw_pairs};
+        const UNIQ_KEY: &[u8] = name::UNIQ_KEY.as_bytes();
+        const KEYS: &[u8] = name::KEYS.as_bytes();
+        const TAGS: &[u8] = name::TAGS.as_bytes();
         let mut hashes = KeyHashes::default();
         for (key, value) in raw_pairs(properties) {
-            let is_key = [name::UNIQ_KEY, name::KEYS, name::TAGS].map(str::as_bytes).contains(&key);
-            let Some(value) = is_key.then(|| std::str::from_utf8(value).ok()).flatten() else {
-                continue;
-            };
-            match key[0] {
-                b'U' => hashes.push(self.key(value)),
-                b'K' => value
-                    .split(' ')
+            let text = || std::str::from_utf8(value).ok();
+            match key {
+                UNIQ_KEY => text().into_iter().for_each(|value| hashes.push(self.key(value))),
+                KEYS => text()
+                    .into_iter()
+                    .flat_map(|value| value.split(' '))
                     .filter(|word| !word.is_empty())
                     .for_each(|word| hashes.push(self.key(word))),
-                _ => {
+                TAGS => text().into_iter().for_each(|value| {
                     let start = tags::java_hash_continue(self.0, "T#");
                     hashes.push(abs(tags::java_hash_continue(start, value)));
-                }
+                }),
+                _ => {}
             }
         }
         hashes

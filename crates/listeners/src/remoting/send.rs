@@ -128,7 +128,10 @@ fn respond<'b>(call: &'b mut Call<'_>, published: &Published) -> Reply<SendMessa
             }
         }
     }
-    let unique_key = properties::find(&scratch.properties, name::UNIQ_KEY);
+    let unique_key = match &published.unique_key {
+        Some(place) => std::str::from_utf8(&scratch.properties[place.clone()]).ok(),
+        None => properties::find(&scratch.properties, name::UNIQ_KEY),
+    };
     let fields = SendMessageResponse {
         msg_id: Text::Plain(&scratch.ids),
         queue_id: published.queue_id.to_wire(),
