@@ -182,7 +182,12 @@ fn start(store: &Store, trusted: u64) -> u64 {
 }
 
 /// Whether the record of a unit is there, or was there until it was too old.
-fn holds(log: &CommitLog, queue: &ConsumeQueue, offset: QueueOffset, unit: &Unit) -> bool {
+pub(crate) fn holds(
+    log: &CommitLog,
+    queue: &ConsumeQueue,
+    offset: QueueOffset,
+    unit: &Unit,
+) -> bool {
     if unit.at.0 < log.segments.bounds().0 {
         return true;
     }
@@ -226,7 +231,8 @@ fn scan(store: &Store, start: u64, known: &Known, stop_at_gap: bool) -> Result<S
                 continue;
             }
             Found::Nothing if is_damage => {
-                let Some(to) = find_next(store, scanned.end + 1, known.intact.0) else { break };
+                let found = find_next(&store.log, scanned.end + 1, known.intact.0);
+                let Some(to) = found else { break };
                 tracing::error!(from = scanned.end, to, "the log is damaged: these bytes are lost");
                 scanned.end = to;
                 continue;
@@ -255,11 +261,11 @@ fn report_flipped(bytes: &[u8]) {
         "a message does not match its checksum: it is kept as it is");
 }
 
-/// The next place from `from` on, below `to`, where a record or a blank one starts.
-fn find_next(store: &Store, from: u64, to: u64) -> Option<u64> {
+/// The next place from `from` on, up to `to`, where a record or a blank one starts.
+pub(crate) fn find_next(log: &CommitLog, from: u64, to: u64) -> Option<u64> {
     let mut at = from;
-    while at < to {
-        let (file, place) = store.log.segments.locate(at)?;
+    while at <= to {
+        let (file, place) = log.segments.locate(at)?;
         let bytes = file.slice(place, (file.len() - place) as usize);
         let magics = [MAGIC_V1, MAGIC_V2, MAGIC_BLANK].map(u32::to_be_bytes);
         let is_start = |ahead: &u64| {
@@ -268,7 +274,7 @@ fn find_next(store: &Store, from: u64, to: u64) -> Option<u64> {
                 && !matches!(next(&*file, place + ahead, at + ahead), Found::Nothing)
         };
         let len = bytes.len() as u64;
-        if let Some(ahead) = (0..len.min(to - at)).find(is_start) {
+        if let Some(ahead) = (0..len.min(to - at + 1)).find(is_start) {
             return Some(at + ahead);
         }
         at += len;
@@ -276,7 +282,7 @@ fn find_next(store: &Store, from: u64, to: u64) -> Option<u64> {
     None
 }
 
-enum Found {
+pub(crate) enum Found {
     Record(bytes::Bytes),
     /// Whole but for its body, which does not match its checksum.
     Flipped(bytes::Bytes),
@@ -285,7 +291,7 @@ enum Found {
 }
 
 /// What lies at `place` of a segment, where the log's offset is `at`.
-fn next(file: &dyn DiskFile, place: u64, at: u64) -> Found {
+pub(crate) fn next(file: &dyn DiskFile, place: u64, at: u64) -> Found {
     let left = file.len() - place;
     if left < 8 {
         return Found::Nothing;
