@@ -1,6 +1,7 @@
 //! Builds consume queues and index anew from the commit log, which is only read: a store is opened
 //! beside the old one, over the same log, and recovery finds that queues and index lack everything.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -13,6 +14,7 @@ use crate::error::Error;
 use crate::frozen::Frozen;
 use crate::recovery;
 use crate::store::{Recovery, Settings, Store};
+use crate::verify::Report;
 use crate::view::{View, dirs};
 
 const QUEUES: &str = "consumequeue";
@@ -31,25 +33,26 @@ pub enum Old {
 
 /// What is to be built.
 pub struct Plan {
-    pub settings: Settings,
+    settings: Settings,
     /// Where the last record of the log starts.
-    pub last_at: LogOffset,
+    last_at: LogOffset,
     /// Queues without a message in the log, relative to `consumequeue`: they keep their end, which
     /// the log does not tell.
     expired: Vec<PathBuf>,
     /// Topics that are not built: their queues were deleted, and their messages are still there.
-    pub deleted: Vec<String>,
+    deleted: BTreeSet<String>,
 }
 
 impl Plan {
-    /// To build what `view` shows anew, as `settings` say.
+    /// To build what `view` shows and `report` tells of anew, as `settings` say.
     #[must_use]
-    pub fn new(view: &View, settings: Settings, last_at: LogOffset, deleted: Vec<String>) -> Self {
+    pub fn new(view: &View, settings: Settings, report: &Report) -> Self {
         let log_min = LogOffset(view.log_bounds().start);
         let is_expired = |end: LogOffset| LogOffset(0) < end && end <= log_min;
         let expired = view.readable_queues().filter(|queue| is_expired(queue.log_end()));
         let expired = expired.map(|it| Path::new(&*it.topic).join(it.id.to_string())).collect();
-        Self { settings, last_at, expired, deleted }
+        let deleted = report.deleted_topics.clone();
+        Self { settings, last_at: report.last_at, expired, deleted }
     }
 
     /// Builds; `reached` tells meanwhile how far in the log it is. The commit log stays as it is, to

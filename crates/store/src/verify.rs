@@ -254,6 +254,9 @@ impl Walk<'_> {
                         (_, true) => Kind::QueueBehind,
                         _ => Kind::QueueMissing,
                     };
+                    if is_deleted {
+                        self.report.deleted_topics.insert(topic.to_string());
+                    }
                     findings.add_many(kind, seen.homeless, || {
                         format!("{topic} {id}: {} messages", seen.homeless)
                     });

@@ -97,6 +97,14 @@ impl View {
         start..after
     }
 
+    /// Where the log ends, as far as the queues tell.
+    #[must_use]
+    pub fn end_hint(&self) -> LogOffset {
+        let Range { start, end } = self.log_bounds();
+        let queued = self.readable_queues().map(|queue| queue.log_end().0).max();
+        LogOffset(queued.filter(|queued| (start..end).contains(queued)).unwrap_or(end))
+    }
+
     /// Walks through the log from `from`, where a record starts, until it ends or `look` says so;
     /// where that is.
     pub fn walk(

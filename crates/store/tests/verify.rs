@@ -285,9 +285,9 @@ fn repairs(filled: &Filled, old: &Old) {
     };
     let before = log(filled);
     let view = View::open(filled.root(), None, Live::Refuse).unwrap();
-    let last_at = verify(&view, None, &mut |_| {}).unwrap().last_at;
+    let report = verify(&view, None, &mut |_| {}).unwrap();
     // Their index may be gone, from which its numbers are told.
-    let plan = Plan::new(&view, settings(filled.root()), last_at, Vec::new());
+    let plan = Plan::new(&view, settings(filled.root()), &report);
     drop(view);
     plan.run(old, Arc::default()).unwrap();
     assert!(before == log(filled), "the commit log has changed");
@@ -325,9 +325,9 @@ fn a_repair_gets_past_damage_of_the_log() {
     std::fs::remove_dir_all(filled.path("consumequeue")).unwrap();
     std::fs::remove_dir_all(filled.path("index")).unwrap();
     let view = View::open(filled.root(), None, Live::Refuse).unwrap();
-    let last_at = verify(&view, None, &mut |_| {}).unwrap().last_at;
-    assert_eq!(last_at, filled.last().at);
-    let plan = Plan::new(&view, settings(filled.root()), last_at, Vec::new());
+    let report = verify(&view, None, &mut |_| {}).unwrap();
+    assert_eq!(report.last_at, filled.last().at);
+    let plan = Plan::new(&view, settings(filled.root()), &report);
     drop(view);
     plan.run(&Old::Delete, Arc::default()).unwrap();
     let report = check(filled.root());
@@ -374,7 +374,7 @@ fn a_queue_whose_messages_are_too_old_keeps_its_end_in_a_repair() {
 fn a_repair_of_a_store_in_use_is_refused() {
     let filled = Filled::clean();
     let view = View::open(filled.root(), None, Live::Refuse).unwrap();
-    let plan = Plan::new(&view, settings(filled.root()), filled.last().at, Vec::new());
+    let plan = Plan::new(&view, settings(filled.root()), &Report::default());
     drop(view);
     let store = filled.open();
     let refused = plan.run(&Old::Delete, Arc::default());

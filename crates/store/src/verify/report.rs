@@ -1,6 +1,6 @@
 //! What a check found: kinds of findings, how bad each is and what helps, counts and examples.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use apogee_types::{LogOffset, Millis};
 
@@ -182,6 +182,8 @@ pub struct Report {
     pub half_count: u64,
     /// Messages whose place in the queue has a later one: the topic was deleted and made again.
     pub superseded_count: u64,
+    /// Topics that do not exist any more, of which the log holds messages.
+    pub deleted_topics: BTreeSet<String>,
     pub topic_count: usize,
     pub queue_count: usize,
     pub index_file_count: usize,
