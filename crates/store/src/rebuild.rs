@@ -55,8 +55,8 @@ impl Plan {
         Self { settings, last_at: report.last_at, expired, deleted }
     }
 
-    /// Builds; `reached` tells meanwhile how far in the log it is. The commit log stays as it is, to
-    /// the byte. [`Error::Locked`] if a broker runs on the store.
+    /// Builds; `reached` tells meanwhile how far in the log it is. The commit log stays as it is,
+    /// to the byte. [`Error::Locked`] if a broker runs on the store.
     pub fn run(&self, old: &Old, reached: Arc<AtomicU64>) -> Result<Recovery, Error> {
         let root = &self.settings.root;
         let _lock = recovery::lock(&RealDisk, &self.settings)?;

@@ -318,6 +318,35 @@ fn a_repair_puts_everything_right_and_leaves_the_log_as_it_is() {
 }
 
 #[test]
+fn a_repair_after_a_crash_leaves_the_rest_to_the_next_start() {
+    let filled = Filled::killed();
+    overwrite(&files(&filled.path("consumequeue/topic1/1"))[0], 100, &[0; 40]);
+    assert!(check(filled.root()).findings.has_errors());
+    let view = View::open(filled.root(), None, Live::Refuse).unwrap();
+    let report = verify(&view, None, &mut |_| {}).unwrap();
+    let plan = Plan::new(&view, settings(filled.root()), &report);
+    drop(view);
+    plan.run(&Old::Delete, Arc::default()).unwrap();
+    finds(&filled, &[(Kind::UncleanStop, 1)]);
+    common::check_goes_on(filled.open(), filled.root(), filled.sent.clone());
+    finds(&Filled { dir: filled.dir, sent: Vec::new() }, &[]);
+}
+
+#[test]
+fn a_repair_does_not_bring_a_deleted_topic_back() {
+    let filled = Filled::clean();
+    std::fs::remove_dir_all(filled.path("consumequeue/topic1")).unwrap();
+    let view = View::open(filled.root(), None, Live::Refuse).unwrap();
+    let topics = ["topic0", "topic2"].map(str::to_owned).into();
+    let report = verify(&view, Some(&topics), &mut |_| {}).unwrap();
+    let plan = Plan::new(&view, settings(filled.root()), &report);
+    drop(view);
+    plan.run(&Old::Aside("bak".to_owned()), Arc::default()).unwrap();
+    assert!(!filled.path("consumequeue/topic1").exists());
+    assert!(filled.path("consumequeue/topic2/1").exists());
+}
+
+#[test]
 fn a_repair_gets_past_damage_of_the_log() {
     let filled = Filled::clean();
     let broken = [77, COUNT - 2];

@@ -9,6 +9,12 @@ use crate::checkpoint::Checkpoint;
 /// Examples that are kept of a kind.
 const EXAMPLES_MAX: usize = 5;
 
+// What helps.
+const REPAIR: &str = "`apogee store repair` puts it right";
+const COPY: &str = "the log has no second copy of it: take it from a slave or a backup";
+const START: &str = "the next start puts it right";
+const NOTHING: &str = "nothing to do";
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {
     /// A reader is served something wrong, or not at all.
@@ -49,9 +55,6 @@ impl Kind {
     /// Name for programs, severity, what it means, what helps.
     fn row(self) -> (&'static str, Severity, &'static str, &'static str) {
         use Severity::{Error, Note};
-        const REPAIR: &str = "`apogee store repair` puts it right";
-        const COPY: &str = "the log has no second copy of it: take it from a slave or a backup";
-        const START: &str = "the next start puts it right";
         match self {
             Self::BodyChecksum => {
                 ("body-checksum", Error, "messages do not match their checksum", COPY)
@@ -108,17 +111,14 @@ impl Kind {
                 ("checkpoint", Note, "the checkpoint is damaged or of another log", START)
             }
             Self::TopicDeleted => {
-                ("topic-deleted", Note, "messages of topics that do not exist", "nothing to do")
+                ("topic-deleted", Note, "messages of topics that do not exist", NOTHING)
             }
             Self::LostMessage => {
-                ("lost-message", Note, "places in queues whose message is lost", "nothing to do")
+                ("lost-message", Note, "places in queues whose message is lost", NOTHING)
             }
-            Self::BatchQueues => (
-                "batch-queues",
-                Note,
-                "topics with batch consume queues, which are not checked",
-                "nothing to do",
-            ),
+            Self::BatchQueues => {
+                ("batch-queues", Note, "topics with batch queues, not checked", NOTHING)
+            }
         }
     }
 
