@@ -8,6 +8,7 @@ use crate::bench::BenchArgs;
 use crate::consume::ConsumeArgs;
 use crate::produce::ProduceArgs;
 use crate::sim::SimArgs;
+use crate::store::StoreCommand;
 
 /// A messaging server that speaks Apache RocketMQ's protocol. Without a command it is a name server
 /// and a broker in one process.
@@ -66,6 +67,9 @@ pub enum Command {
     Produce(ProduceArgs),
     /// Print the messages of a topic of any RocketMQ cluster as they come.
     Consume(ConsumeArgs),
+    /// Check, print or repair a store directory while no broker runs on it.
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// Measure any RocketMQ cluster.
     Bench(BenchArgs),
     /// Live histories of a node in a simulation, and say which break a promise: for developers.

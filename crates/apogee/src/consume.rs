@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use apogee_client::{Outcome, PushConsumer, ReceivedMessage, StartFrom};
-use apogee_types::{Clock, SystemClock};
+use apogee_types::{Clock, Millis, SystemClock};
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::Notify;
@@ -47,14 +47,18 @@ fn start_from(text: &str) -> Result<StartFrom, String> {
         "latest" => return Ok(StartFrom::Time(SystemClock.now_ms())),
         _ => {}
     }
+    time(text).map(StartFrom::Time).ok_or_else(|| "must be earliest, latest, or a time".to_owned())
+}
+
+/// A time of the command line: local, with a zone, or milliseconds since 1970.
+pub fn time(text: &str) -> Option<Millis> {
     let zone = jiff::tz::TimeZone::system();
     let local = |time: jiff::civil::DateTime| zone.to_timestamp(time).ok();
-    let time = text.parse::<i64>().ok().or_else(|| {
+    text.parse::<i64>().ok().or_else(|| {
         let time = text.parse::<jiff::Timestamp>().ok();
         let time = time.or_else(|| text.parse().ok().and_then(local));
         time.map(jiff::Timestamp::as_millisecond)
-    });
-    time.map(StartFrom::Time).ok_or_else(|| "must be earliest, latest, or a time".to_owned())
+    })
 }
 
 pub async fn run(args: ConsumeArgs) -> anyhow::Result<()> {

@@ -25,6 +25,7 @@ mod roles;
 mod scripts;
 mod sim;
 mod steps;
+mod store;
 
 fn main() {
     let args: Vec<String> = std::env::args_os().map(|arg| arg.to_string_lossy().into()).collect();
@@ -56,6 +57,8 @@ fn run(args: Vec<OsString>) -> anyhow::Result<()> {
         Some(Command::Produce(_) | Command::Consume(_) | Command::Bench(_)) => "warn",
         // Everything goes wrong there all the time.
         Some(Command::Sim(_)) => "off",
+        // They say themselves what they find, better than a start that goes past it.
+        Some(Command::Store(_)) => "off",
         _ => "info",
     };
     start_logging(cli.log, level)?;
@@ -69,6 +72,10 @@ fn run(args: Vec<OsString>) -> anyhow::Result<()> {
         Some(Command::Produce(args)) => tool(produce::run(args)),
         Some(Command::Consume(args)) => tool(consume::run(args)),
         Some(Command::Bench(args)) => bench::run(args),
+        Some(Command::Store(command)) => store::run(command).map(|code| match code {
+            0 => {}
+            code => exit(code),
+        }),
         Some(Command::Sim(args)) => sim::run(&args),
         Some(Command::Links { dir }) => scripts::link(&dir),
         Some(Command::Protocol) => {

@@ -205,7 +205,7 @@ fn open_broker(config: &Config) -> anyhow::Result<Arc<Broker>> {
     Ok(Arc::new(broker))
 }
 
-fn store_settings(config: &Config) -> anyhow::Result<apogee_store::Settings> {
+pub fn store_settings(config: &Config) -> anyhow::Result<apogee_store::Settings> {
     let levels = Levels::parse(&config.broker.message_delay_level)
         .map_err(|error| anyhow::anyhow!("messageDelayLevel: {error}"))?;
     let store = &config.store;

@@ -18,7 +18,7 @@ mod unique_key;
 pub use client::{Client, Options};
 pub use connection::Answer;
 pub use error::Error;
-pub use message::{Message, ReceivedMessage};
+pub use message::{Message, ReceivedMessage, inflate};
 pub use notices::Notice;
 pub use producer::{Producer, ProducerBuilder, SendReceipt, SendStatus};
 pub use pull::{PullConsumer, PullStatus, Pulled};

@@ -217,7 +217,9 @@ pub(crate) fn deflate(body: &[u8]) -> Vec<u8> {
     encoder.write_all(body).and_then(|()| encoder.finish()).expect("a Vec takes everything")
 }
 
-fn inflate(body: &[u8], compression: SysFlag) -> io::Result<Vec<u8>> {
+/// The body that was compressed as `compression` says. An error for an unknown compression, bytes
+/// that are none, and a body that would be too long.
+pub fn inflate(body: &[u8], compression: SysFlag) -> io::Result<Vec<u8>> {
     match compression {
         SysFlag::COMPRESSION_LZ4 => read_bounded(lz4_flex::frame::FrameDecoder::new(body)),
         SysFlag::COMPRESSION_ZSTD => Err(io::Error::other("this client does not know zstd")),

@@ -35,6 +35,35 @@ pub struct Checkpoint {
     pub index: IndexMark,
 }
 
+impl Checkpoint {
+    /// Reads the fields from the start of the file.
+    fn decode(bytes: &[u8; USED_LEN]) -> Self {
+        let field = |index: usize| {
+            let bytes = bytes[8 * index..8 * index + 8].try_into().expect("eight bytes");
+            i64::from_be_bytes(bytes).max(0)
+        };
+        Self {
+            log_ms: field(0),
+            queues_ms: field(1),
+            index_ms: field(2),
+            queues_at: LogOffset(field(5) as u64),
+            index: IndexMark {
+                end: LogOffset(field(6) as u64),
+                file: field(7) as u64,
+                next_entry: field(8) as u64,
+            },
+        }
+    }
+
+    /// What a store's file says, without opening it for writing; nothing if it is not there.
+    pub(crate) fn read(disk: &dyn Disk, root: &Path) -> Result<Self, Error> {
+        let path = root.join(NAME);
+        let mut bytes = disk.read(&path).map_err(Error::io(&path))?.unwrap_or_default();
+        bytes.resize(USED_LEN, 0);
+        Ok(Self::decode(bytes.first_chunk().expect("as long as it was just made")))
+    }
+}
+
 /// How much of the index the device has.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct IndexMark {
@@ -65,21 +94,7 @@ impl CheckpointFile {
     pub fn load(&self) -> Checkpoint {
         let mut bytes = [0; USED_LEN];
         self.file.read_at(0, &mut bytes);
-        let field = |index: usize| {
-            let bytes = bytes[8 * index..8 * index + 8].try_into().expect("eight bytes");
-            i64::from_be_bytes(bytes).max(0)
-        };
-        Checkpoint {
-            log_ms: field(0),
-            queues_ms: field(1),
-            index_ms: field(2),
-            queues_at: LogOffset(field(5) as u64),
-            index: IndexMark {
-                end: LogOffset(field(6) as u64),
-                file: field(7) as u64,
-                next_entry: field(8) as u64,
-            },
-        }
+        Checkpoint::decode(&bytes)
     }
 
     /// Written at once: a power cut between two fields would leave a mark that vouches for the

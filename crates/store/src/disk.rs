@@ -76,6 +76,33 @@ pub trait DiskFile: Send + Sync {
 #[derive(Debug, Default, Clone, Copy)]
 pub struct RealDisk;
 
+impl RealDisk {
+    /// Maps a file that is there, as long as it is. Writing to the mapping ends the process:
+    /// [`Frozen`](crate::frozen::Frozen) sees to it that nobody does.
+    pub(crate) fn open_to_read(path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let file = File::open(path)?;
+        let len = file.metadata()?.len();
+        let map = Arc::new(memmap2::MmapOptions::new().map_raw_read_only(&file)?);
+        let whole = Bytes::from_owner(Mapping(Arc::clone(&map)));
+        Ok(Arc::new(MappedFile { file, map, whole, len }))
+    }
+
+    pub(crate) fn make_dir(path: &Path) -> io::Result<()> {
+        std::fs::create_dir_all(path)
+    }
+
+    /// Shares the lock of a file with others that only read; it may not be there.
+    pub(crate) fn lock_to_read(path: &Path) -> io::Result<Box<dyn Send + Sync>> {
+        let file = match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Box::new(())),
+            file => file?,
+        };
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared)?;
+        rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockShared)?;
+        Ok(Box::new(file))
+    }
+}
+
 impl Disk for RealDisk {
     fn open(&self, path: &Path, len: u64) -> io::Result<Arc<dyn DiskFile>> {
         if let Some(dir) = path.parent() {

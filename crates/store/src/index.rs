@@ -18,6 +18,8 @@ use crate::checkpoint::{Checkpoint, IndexMark};
 use crate::disk::{Disk, DiskFile};
 use crate::error::Error;
 
+pub(crate) mod audit;
+
 const HEADER_LEN: u64 = 40;
 const SLOT_LEN: u64 = 4;
 const ENTRY_LEN: u64 = 20;

@@ -182,7 +182,12 @@ fn start(store: &Store, trusted: u64) -> u64 {
 }
 
 /// Whether the record of a unit is there, or was there until it was too old.
-fn holds(log: &CommitLog, queue: &ConsumeQueue, offset: QueueOffset, unit: &Unit) -> bool {
+pub(crate) fn holds(
+    log: &CommitLog,
+    queue: &ConsumeQueue,
+    offset: QueueOffset,
+    unit: &Unit,
+) -> bool {
     if unit.at.0 < log.segments.bounds().0 {
         return true;
     }

@@ -143,10 +143,10 @@ fn report_flipped(bytes: &[u8]) {
         "a message does not match its checksum: it is kept as it is");
 }
 
-/// The next place from `from` on, below `to`, where a record or a blank one starts.
-fn find_next(segments: &Segments, from: u64, to: u64) -> Option<u64> {
+/// The next place from `from` on, up to `to`, where a record or a blank one starts.
+pub(crate) fn find_next(segments: &Segments, from: u64, to: u64) -> Option<u64> {
     let mut at = from;
-    while at < to {
+    while at <= to {
         let (file, place) = segments.locate(at)?;
         let bytes = file.slice(place, (file.len() - place) as usize);
         let magics = [MAGIC_V1, MAGIC_V2, MAGIC_BLANK].map(u32::to_be_bytes);
@@ -156,7 +156,7 @@ fn find_next(segments: &Segments, from: u64, to: u64) -> Option<u64> {
                 && !matches!(next(&*file, place + ahead, at + ahead), Found::Nothing)
         };
         let len = bytes.len() as u64;
-        if let Some(ahead) = (0..len.min(to - at)).find(is_start) {
+        if let Some(ahead) = (0..len.min(to - at + 1)).find(is_start) {
             return Some(at + ahead);
         }
         at += len;
