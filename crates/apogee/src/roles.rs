@@ -5,7 +5,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context;
 use apogee_broker::delay::Levels;
@@ -20,6 +20,7 @@ use apogee_types::settings;
 use apogee_types::{Clock, SystemClock};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::steps::{EndProcessOnPanic, Steps};

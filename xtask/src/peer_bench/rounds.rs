@@ -227,12 +227,13 @@ impl<'a> Runner<'a> {
     }
 
     /// Where Apogee spends its time under this load.
-    fn profile(&self, outcome: &mut Outcome, load: &str) -> anyhow::Result<()> {
+    fn profile(&mut self, outcome: &mut Outcome, load: &str) -> anyhow::Result<()> {
         let fill = match outcome.row.action {
             Action::Backlog { fill, .. } => Some(fill),
             _ => None,
         };
         let peer = self.start(Kind::Apogee, outcome.row.flush, fill)?;
+        self.page_cache.fill()?;
         let mut bench = command(&self.places.apogee, &["bench"]);
         bench.args(load.split(' ')).args(["--duration", "8", "-n", &peer.name_server]);
         let mut bench = bench.stdout(Stdio::null()).spawn()?;

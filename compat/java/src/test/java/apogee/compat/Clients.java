@@ -35,7 +35,7 @@ import org.junit.jupiter.api.extension.ExtensionContext;
 /** What every test class needs: clients of its server, closed after each test, and ways to wait. */
 @ExtendWith(Clients.ServerLog.class)
 abstract class Clients {
-    static final Duration LIMIT = Duration.ofSeconds(60);
+    static final Duration LIMIT = Duration.ofSeconds(120);
 
     private static final AtomicInteger COUNTER = new AtomicInteger();
 
