@@ -47,8 +47,7 @@ pub fn file_limit() -> usize {
     limit.map_or(usize::MAX, |limit| limit as usize)
 }
 
-/// Lets the calling thread go before others, so that acknowledgements that wait for the device do
-/// not also wait for the processor.
+/// Lets the calling thread go before others: what the device can do is measured with it.
 pub fn hurry_this_thread() {
     let policy = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo);
     let lowest = ThreadPriorityValue::try_from(1).expect("1 is a priority");
@@ -58,7 +57,7 @@ pub fn hurry_this_thread() {
     }
     // On Linux a priority belongs to a thread, and no process id means the calling one.
     if let Err(error) = setpriority_process(None, -10) {
-        tracing::debug!(%error, "the flush thread has no priority over others");
+        tracing::debug!(%error, "this thread has no priority over others");
     }
 }
 
