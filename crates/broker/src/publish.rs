@@ -2,13 +2,12 @@
 //! messages really go. Rules: spec `broker.md` 1.
 
 use std::net::SocketAddr;
-use std::ops::Range;
 use std::sync::Arc;
 
 use apogee_store::{Appended, Batch};
 use apogee_types::config::{Perm, TopicConfig};
 use apogee_types::id::OffsetMessageId;
-use apogee_types::properties::{self, name};
+use apogee_types::properties::{self, KeyPlaces, Place, name};
 use apogee_types::{LogOffset, Message, Millis, QueueId, QueueOffset, SysFlag, names, tags};
 
 use crate::broker::Broker;
@@ -55,8 +54,8 @@ pub struct Published {
     pub end: LogOffset,
     /// `WAIT`: the producer wants the promise of the flush mode.
     pub wait: bool,
-    /// Where the value of `UNIQ_KEY` stands in the properties; `None`: it is to be looked for.
-    pub unique_key: Option<Range<usize>>,
+    /// Where the keys stand in the properties that were stored; `None`: it is not known.
+    pub key_places: Option<KeyPlaces>,
 }
 
 /// Log offsets of what was stored; one needs no allocation.
@@ -69,10 +68,8 @@ pub enum Places {
 /// What the broker looks at in a message's properties, found in one pass.
 #[derive(Debug, Default)]
 struct Known {
-    tags_hash: Option<i32>,
-    /// Where its value stands.
-    unique_key: Option<Range<usize>>,
-    has_keys: bool,
+    places: KeyPlaces,
+    tags_code: i64,
     /// Names that the broker sets or removes are there already.
     has_own: bool,
     delay_level: i32,
@@ -86,35 +83,31 @@ impl Known {
     fn scan(encoded: &[u8]) -> Self {
         let mut known = Self { wait: true, ..Self::default() };
         for (key, value) in properties::raw_pairs(encoded) {
-            let Ok(key) = std::str::from_utf8(key) else { continue };
-            let text = || std::str::from_utf8(value).ok();
             match key {
-                name::TAGS => known.tags_hash = text().map(tags::java_hash),
-                name::UNIQ_KEY => {
-                    let start = value.as_ptr() as usize - encoded.as_ptr() as usize;
-                    known.unique_key = Some(start..start + value.len());
+                b"WAIT" => known.wait = !value.eq_ignore_ascii_case(b"false"),
+                b"DELAY" => {
+                    let level = std::str::from_utf8(value).ok().and_then(|it| it.parse().ok());
+                    known.delay_level = level.unwrap_or(0);
                 }
-                name::KEYS => known.has_keys = true,
-                name::WAIT => known.wait = !value.eq_ignore_ascii_case(b"false"),
-                name::DELAY => {
-                    known.delay_level = text().and_then(|it| it.parse().ok()).unwrap_or(0);
-                }
-                name::TRAN_MSG => known.is_half = value.eq_ignore_ascii_case(b"true"),
-                name::INNER_NUM => known.is_inner_batch = true,
-                name::TIMER_DELAY_SEC | name::TIMER_DELAY_MS | name::TIMER_DELIVER_MS => {
+                b"TRAN_MSG" => known.is_half = value.eq_ignore_ascii_case(b"true"),
+                b"INNER_NUM" => known.is_inner_batch = true,
+                b"TIMER_DELAY_SEC" | b"TIMER_DELAY_MS" | b"TIMER_DELIVER_MS" => {
                     known.has_timer = true;
                 }
-                name::MSG_REGION | name::TRACE_ON | name::CLUSTER | name::POP_CK => {
-                    known.has_own = true;
-                }
-                _ => {}
+                b"MSG_REGION" | b"TRACE_ON" | b"CLUSTER" | b"POP_CK" => known.has_own = true,
+                _ => known.places.note(encoded, key, value),
             }
+        }
+        if let Some(tags) = known.places.tags.of(encoded) {
+            known.tags_code = tags::java_hash_bytes(0, tags).map_or(0, i64::from);
         }
         known
     }
 
-    fn tags_code(&self) -> i64 {
-        self.tags_hash.map_or(0, i64::from)
+    /// Where the keys stand in what [`Broker::stamp`] made of the properties, if it is known.
+    fn stamped_places(&self) -> Option<KeyPlaces> {
+        let is_in_place = !self.has_own && self.places.unique_key != Place::default();
+        is_in_place.then_some(self.places)
     }
 }
 
@@ -143,7 +136,7 @@ impl Broker {
             return Err(Error::IllegalMessage(refused));
         }
         let queue_id = self.choose_queue(send, &topic)?;
-        let (mut stamped, mut codes) = (Vec::new(), Vec::new());
+        let mut stamped = Vec::new();
         let mut wait = true;
         for entry in entries {
             let known = Known::scan(entry.properties);
@@ -154,17 +147,17 @@ impl Broker {
             let mut encoded = entry.properties.to_vec();
             self.stamp(&mut encoded, &known, send.born_host);
             wait &= known.wait;
-            codes.push(known.tags_code());
-            stamped.push(encoded);
+            stamped.push((encoded, known));
         }
         let messages: Vec<Message<'_>> = entries
             .iter()
-            .zip(stamped.iter().zip(codes))
-            .map(|(entry, (properties, tags_code))| Message {
+            .zip(&stamped)
+            .map(|(entry, (properties, known))| Message {
                 flag: entry.flag,
                 body: entry.body,
                 properties,
-                tags_code,
+                key_places: known.stamped_places(),
+                tags_code: known.tags_code,
                 ..self.message(send, &topic, queue_id)
             })
             .collect();
@@ -179,7 +172,7 @@ impl Broker {
             places: Places::Many(places),
             end: first.end,
             wait,
-            unique_key: None,
+            key_places: None,
         })
     }
 
@@ -233,7 +226,7 @@ impl Broker {
         }
         let is_compacted =
             topic.attributes.get("cleanup.policy").is_some_and(|policy| policy == "COMPACTION");
-        if is_compacted && !known.has_keys {
+        if is_compacted && known.places.keys == Place::default() {
             return Err(Error::IllegalMessage("Required message key is missing".to_owned()));
         }
         Ok(())
@@ -250,7 +243,7 @@ impl Broker {
             encoded.push(properties::PAIR_END);
         }
         encoded.extend_from_slice(&self.stamp);
-        if known.unique_key.is_none() {
+        if known.places.unique_key == Place::default() {
             properties::push(encoded, name::UNIQ_KEY, &self.unique_keys.next(born_host.ip()));
         }
     }
@@ -273,10 +266,11 @@ impl Broker {
         }
         let dead = self.topics.find_or_create(&names::dlq_topic(group), 1, false, now);
         properties::set(encoded, name::DELAY, "-1");
+        let known = &Known::scan(encoded);
         let to_dead = Send { queue_id: 0, topic: &dead.topic_name, ..*send };
         let published = self.store_one(&to_dead, &dead, 0, known, encoded)?;
         let queue_id = self.choose_queue(send, topic)?;
-        Ok(Published { queue_id, unique_key: None, ..published })
+        Ok(Published { queue_id, key_places: None, ..published })
     }
 
     fn store_one(
@@ -289,21 +283,19 @@ impl Broker {
     ) -> Result<Published, Error> {
         let queue_id = self.choose_queue(send, topic)?;
         let message = self.message(send, topic, queue_id);
-        let message = Message { tags_code: known.tags_code(), ..message };
+        let message = Message { tags_code: known.tags_code, ..message };
+        let key_places = known.stamped_places().filter(|_| delay_level <= 0);
         let Appended { at, end, queue_offset, .. } = if 0 < delay_level {
             self.append_delayed(message, delay_level, encoded)?
         } else {
-            self.store.append(&Message { properties: encoded, ..message })?
+            self.store.append(&Message { properties: encoded, key_places, ..message })?
         };
         if !known.wait {
             self.store.write_out()?;
         }
         self.statistics.put(1);
         let places = Places::One(at);
-        // Not moved by what was removed before it.
-        let is_in_place = !known.has_own && delay_level <= 0;
-        let unique_key = known.unique_key.clone().filter(|_| is_in_place);
-        Ok(Published { queue_id, queue_offset, places, end, wait: known.wait, unique_key })
+        Ok(Published { queue_id, queue_offset, places, end, wait: known.wait, key_places })
     }
 
     /// The message of a send, without its properties.
@@ -328,6 +320,7 @@ impl Broker {
             prepared_at: LogOffset(0),
             body: send.body,
             properties: &[],
+            key_places: None,
             tags_code: 0,
         }
     }

@@ -238,7 +238,7 @@ fn read_bounded(decoder: impl Read) -> io::Result<Vec<u8>> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use apogee_types::record::{self, HEAD_LEN_MAX};
+    use apogee_types::record;
     use apogee_types::{Message as Stored, QueueId};
     use proptest::prelude::*;
 
@@ -270,18 +270,13 @@ pub(crate) mod tests {
             prepared_at: LogOffset(0),
             body,
             properties,
+            key_places: None,
             tags_code: 0,
         };
-        let mut head = [0; HEAD_LEN_MAX];
         let place = (QueueOffset(17), LogOffset(4096), 12);
-        let len = record::encode_head(&message, record::body_crc(body), place, &mut head);
-        let (topic_len, topic_len_len) = record::topic_len_bytes(topic);
-        let mut bytes = head[..len].to_vec();
-        bytes.extend_from_slice(body);
-        bytes.extend_from_slice(&topic_len[..topic_len_len]);
-        bytes.extend_from_slice(topic.as_bytes());
-        bytes.extend_from_slice(&(properties.len() as u16).to_be_bytes());
-        bytes.extend_from_slice(properties);
+        let mut bytes = Vec::new();
+        let crc = record::body_crc(body);
+        record::encode(&message, crc, place, |part| bytes.extend_from_slice(part));
         bytes
     }
 

@@ -60,6 +60,7 @@ fn write(store: &Store, topics: i32, queues: i32) {
                 prepared_at: LogOffset(0),
                 body: &[b'x'; 100],
                 properties: properties.as_bytes(),
+                key_places: None,
                 tags_code: 0,
             };
             store.append(&message).unwrap();

@@ -64,6 +64,7 @@ fn fill(dir: &Path, len: u64, keys: usize) {
             prepared_at: LogOffset(0),
             body: &[b'x'; 1024],
             properties: properties.as_bytes(),
+            key_places: None,
             tags_code: 0,
         };
         store.append(&message).unwrap();

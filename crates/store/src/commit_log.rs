@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 
-use apogee_types::record::{self, HEAD_LEN_MAX, MAGIC_BLANK, Record};
+use apogee_types::record::{self, MAGIC_BLANK, Record};
 use apogee_types::{Clock, LogOffset, Message, Millis, QueueOffset, properties};
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -497,20 +497,7 @@ impl Tail {
 
     /// Writes the record of `message` at the end.
     fn write(&mut self, message: &Message<'_>, crc: u32, place: (QueueOffset, LogOffset, Millis)) {
-        let mut head = [0; HEAD_LEN_MAX];
-        let head_len = record::encode_head(message, crc, place, &mut head);
-        let (topic_len, topic_len_len) = record::topic_len_bytes(message.topic);
-        let properties_len = (message.properties.len() as u16).to_be_bytes();
-        for part in [
-            &head[..head_len],
-            message.body,
-            &topic_len[..topic_len_len],
-            message.topic.as_bytes(),
-            &properties_len,
-            message.properties,
-        ] {
-            self.put(part);
-        }
+        record::encode(message, crc, place, |part| self.put(part));
     }
 
     /// Puts bytes at the end, for which there is room.

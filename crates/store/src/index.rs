@@ -11,6 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use apogee_types::properties::KeyPlaces;
 use apogee_types::{LogOffset, Millis, tags};
 use parking_lot::Mutex;
 
@@ -42,30 +43,30 @@ impl TopicHash {
         abs(tags::java_hash_continue(self.0, key))
     }
 
+    /// [`keys_at`](Self::keys_at) where it is not known where they stand.
+    #[must_use]
+    pub fn keys(self, properties: &[u8]) -> KeyHashes {
+        self.keys_at(properties, &KeyPlaces::find(properties))
+    }
+
     /// The hashes under which a record is found: those of its unique key, of each word of `KEYS`,
     /// and of its tags as `T#tags` (`since-5.3.md` 5.3).
     #[must_use]
-    pub fn keys(self, properties: &[u8]) -> KeyHashes {
-        use apogee_types::properties::{name, raw_pairs};
-        const UNIQ_KEY: &[u8] = name::UNIQ_KEY.as_bytes();
-        const KEYS: &[u8] = name::KEYS.as_bytes();
-        const TAGS: &[u8] = name::TAGS.as_bytes();
+    pub fn keys_at(self, properties: &[u8], places: &KeyPlaces) -> KeyHashes {
         let mut hashes = KeyHashes::default();
-        for (key, value) in raw_pairs(properties) {
-            let text = || std::str::from_utf8(value).ok();
-            match key {
-                UNIQ_KEY => text().into_iter().for_each(|value| hashes.push(self.key(value))),
-                KEYS => text()
-                    .into_iter()
-                    .flat_map(|value| value.split(' '))
-                    .filter(|word| !word.is_empty())
-                    .for_each(|word| hashes.push(self.key(word))),
-                TAGS => text().into_iter().for_each(|value| {
-                    let start = tags::java_hash_continue(self.0, "T#");
-                    hashes.push(abs(tags::java_hash_continue(start, value)));
-                }),
-                _ => {}
-            }
+        let mut put = |start: i32, value: &[u8]| {
+            // What is not UTF-8 no client can ask for.
+            tags::java_hash_bytes(start, value).into_iter().for_each(|hash| hashes.push(abs(hash)));
+        };
+        if let Some(value) = places.unique_key.of(properties) {
+            put(self.0, value);
+        }
+        if let Some(value) = places.keys.of(properties) {
+            let words = value.split(|&byte| byte == b' ').filter(|word| !word.is_empty());
+            words.for_each(|word| put(self.0, word));
+        }
+        if let Some(value) = places.tags.of(properties) {
+            put(tags::java_hash_continue(self.0, "T#"), value);
         }
         hashes
     }

@@ -205,7 +205,7 @@ impl Store {
     pub fn append(&self, message: &Message<'_>) -> Result<Appended, AppendError> {
         self.check_room()?;
         let queue = self.queue_for_append(message)?;
-        let keys = self.key_hashes(&queue, message.properties);
+        let keys = self.key_hashes(&queue, message);
         self.log.append(message, queue, keys)
     }
 
@@ -214,7 +214,7 @@ impl Store {
         let first = messages.first().ok_or(AppendError::EmptyBatch)?;
         self.check_room()?;
         let queue = self.queue_for_append(first)?;
-        let keys = |message: &Message<'_>| self.key_hashes(&queue, message.properties);
+        let keys = |message: &Message<'_>| self.key_hashes(&queue, message);
         let keys = messages.iter().map(keys).collect();
         self.log.append_batch(messages, &queue, keys)
     }
@@ -622,9 +622,14 @@ impl Store {
     }
 
     /// The keys under which the index is to find a record; none where there is no index.
-    pub(crate) fn key_hashes(&self, queue: &ConsumeQueue, properties: &[u8]) -> KeyHashes {
-        let hashes = self.index.as_ref().map(|_| queue.topic_hash.keys(properties));
-        hashes.unwrap_or_default()
+    fn key_hashes(&self, queue: &ConsumeQueue, message: &Message<'_>) -> KeyHashes {
+        if self.index.is_none() {
+            return KeyHashes::default();
+        }
+        match &message.key_places {
+            Some(places) => queue.topic_hash.keys_at(message.properties, places),
+            None => queue.topic_hash.keys(message.properties),
+        }
     }
 
     fn time_of(&self, queue: &ConsumeQueue, offset: QueueOffset) -> Option<Millis> {

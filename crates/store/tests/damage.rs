@@ -757,6 +757,7 @@ fn messages_without_keys_do_not_make_a_start_read_the_log_from_its_beginning() {
         prepared_at: LogOffset(0),
         body: &[b'x'; 1000],
         properties: b"",
+        key_places: None,
         tags_code: 0,
     };
     for _ in 0..COUNT {

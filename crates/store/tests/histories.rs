@@ -323,6 +323,7 @@ fn message<'a>(
         prepared_at: LogOffset(0),
         body,
         properties,
+        key_places: None,
         tags_code: 0,
     }
 }

@@ -48,6 +48,7 @@ fn send_round(store: &Store) {
             prepared_at: LogOffset(0),
             body: topic.as_bytes(),
             properties: b"",
+            key_places: None,
             tags_code: 0,
         };
         store.append(&message).unwrap();

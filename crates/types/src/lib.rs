@@ -11,6 +11,7 @@ pub mod offset;
 pub mod properties;
 pub mod record;
 pub mod route;
+pub mod scan;
 pub mod settings;
 pub mod subscription;
 pub mod tags;

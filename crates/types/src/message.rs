@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use crate::properties::KeyPlaces;
 use crate::{LogOffset, Millis, QueueId};
 
 /// A message on its way into the log. Borrows from the request that brought it, so that the body
@@ -22,6 +23,8 @@ pub struct Message<'a> {
     pub body: &'a [u8],
     /// `name 0x01 value 0x02` pairs, as they will be stored (see [`crate::properties`]).
     pub properties: &'a [u8],
+    /// Where in them the keys stand; `None`: it is not known yet.
+    pub key_places: Option<KeyPlaces>,
     /// What the consume queue keeps beside the position: the hash of the tags
     /// ([`crate::tags::code`]), or the delivery time of a delayed message. `store.md` 3.1.
     pub tags_code: i64,

@@ -1,5 +1,7 @@
 //! Message properties: `name 0x01 value 0x02 name 0x01 value 0x02 ...`. Spec `messages.md` 2.
 
+use crate::scan;
+
 /// Names that the broker itself reads or writes.
 pub mod name {
     pub const KEYS: &str = "KEYS";
@@ -56,17 +58,72 @@ pub fn raw_pairs(encoded: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
             if rest.is_empty() {
                 return None;
             }
-            let end = memchr::memchr(PAIR_END, rest).unwrap_or(rest.len());
-            let pair = &rest[..end];
-            rest = rest.get(end + 1..).unwrap_or_default();
-            match memchr::memchr(NAME_END, pair) {
-                Some(middle) if 0 < middle && middle + 1 < end => {
-                    return Some((&pair[..middle], &pair[middle + 1..]));
-                }
-                _ => {}
+            let (name, tail) = rest.split_at(scan::until(rest, [NAME_END, PAIR_END]));
+            if tail.first() != Some(&NAME_END) {
+                rest = tail.get(1..).unwrap_or_default();
+                continue;
+            }
+            let (value, tail) = tail[1..].split_at(scan::until(&tail[1..], [PAIR_END]));
+            rest = tail.get(1..).unwrap_or_default();
+            if !name.is_empty() && !value.is_empty() {
+                return Some((name, value));
             }
         }
     })
+}
+
+/// Where a value stands in an encoded property text; empty if it is not there.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    start: u32,
+    len: u32,
+}
+
+impl Place {
+    /// The place of `value`, which is a part of `encoded`.
+    #[must_use]
+    pub fn within(encoded: &[u8], value: &[u8]) -> Self {
+        let start = value.as_ptr() as usize - encoded.as_ptr() as usize;
+        Self { start: start as u32, len: value.len() as u32 }
+    }
+
+    /// The value that stands there.
+    #[must_use]
+    pub fn of(self, encoded: &[u8]) -> Option<&[u8]> {
+        let start = self.start as usize;
+        let value = encoded.get(start..start + self.len as usize)?;
+        (0 < self.len).then_some(value)
+    }
+}
+
+/// Where the values stand by which a message is looked for.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct KeyPlaces {
+    pub unique_key: Place,
+    pub keys: Place,
+    pub tags: Place,
+}
+
+impl KeyPlaces {
+    /// Looks for them; of a repeated name the last one counts, as in upstream's map.
+    #[must_use]
+    pub fn find(encoded: &[u8]) -> Self {
+        let mut places = Self::default();
+        raw_pairs(encoded).for_each(|(name, value)| places.note(encoded, name, value));
+        places
+    }
+
+    /// Takes note of a pair of `encoded`.
+    #[inline]
+    pub fn note(&mut self, encoded: &[u8], name: &[u8], value: &[u8]) {
+        let place = match name {
+            b"UNIQ_KEY" => &mut self.unique_key,
+            b"KEYS" => &mut self.keys,
+            b"TAGS" => &mut self.tags,
+            _ => return,
+        };
+        *place = Place::within(encoded, value);
+    }
 }
 
 /// The value of `name`; of a repeated name the last one, as in upstream's map.

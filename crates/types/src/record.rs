@@ -12,6 +12,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use crate::names::RETRY_TOPIC_LEN_MAX;
 use crate::{LogOffset, Message, Millis, QueueId, QueueOffset, SysFlag};
 
 pub const MAGIC_V1: u32 = 0xDAA3_20A7;
@@ -20,7 +21,9 @@ pub const MAGIC_V2: u32 = 0xDAA3_20AB;
 pub const MAGIC_BLANK: u32 = 0xCBD4_3194;
 
 /// Length of what stands before the body, with the longest hosts.
-pub const HEAD_LEN_MAX: usize = 112;
+const HEAD_LEN_MAX: usize = 112;
+/// Length of what stands between body and properties, with the longest topic.
+const MIDDLE_LEN_MAX: usize = 4 + RETRY_TOPIC_LEN_MAX;
 
 /// A record without body, topic and properties, version 1, with IPv4 hosts.
 const FIXED_LEN: usize = 91;
@@ -82,9 +85,27 @@ fn is_v2(topic: &str) -> bool {
     127 < topic.len()
 }
 
-/// Writes what stands before the body into `head`, with the queue offset, log offset and store
-/// time that were assigned; returns its length.
-pub fn encode_head(
+/// Gives the record of `message` to `put`, part by part, with the queue offset, log offset and
+/// store time that were assigned. Its topic is no longer than the longest.
+#[inline]
+pub fn encode(
+    message: &Message<'_>,
+    crc: u32,
+    place: (QueueOffset, LogOffset, Millis),
+    mut put: impl FnMut(&[u8]),
+) {
+    let mut head = [0; HEAD_LEN_MAX];
+    let head_len = encode_head(message, crc, place, &mut head);
+    let mut middle = [0; MIDDLE_LEN_MAX];
+    let middle_len = encode_middle(message, &mut middle);
+    put(&head[..head_len]);
+    put(message.body);
+    put(&middle[..middle_len]);
+    put(message.properties);
+}
+
+/// Writes what stands before the body; returns its length.
+fn encode_head(
     message: &Message<'_>,
     crc: u32,
     place: (QueueOffset, LogOffset, Millis),
@@ -118,14 +139,21 @@ pub fn encode_head(
     writer.at
 }
 
-/// Writes what stands between body and properties but the topic's bytes: its length.
-#[must_use]
-pub fn topic_len_bytes(topic: &str) -> ([u8; 2], usize) {
-    if is_v2(topic) { ((topic.len() as u16).to_be_bytes(), 2) } else { ([topic.len() as u8, 0], 1) }
+/// Writes what stands between body and properties; returns its length.
+fn encode_middle(message: &Message<'_>, middle: &mut [u8; MIDDLE_LEN_MAX]) -> usize {
+    let mut writer = Writer { bytes: middle, at: 0 };
+    if is_v2(message.topic) {
+        writer.put(&(message.topic.len() as u16).to_be_bytes());
+    } else {
+        writer.put(&[message.topic.len() as u8]);
+    }
+    writer.put(message.topic.as_bytes());
+    writer.put(&(message.properties.len() as u16).to_be_bytes());
+    writer.at
 }
 
 struct Writer<'a> {
-    bytes: &'a mut [u8; HEAD_LEN_MAX],
+    bytes: &'a mut [u8],
     at: usize,
 }
 
@@ -224,6 +252,7 @@ impl<'a> Record<'a> {
             prepared_at: self.prepared_at,
             body: self.body,
             properties: self.properties,
+            key_places: None,
             tags_code: 0,
         }
     }

@@ -9,10 +9,16 @@ pub fn java_hash(text: &str) -> i32 {
 /// [`java_hash`] of a text whose beginning hashed to `hash`: hashes `topic#key` without joining.
 #[must_use]
 pub fn java_hash_continue(hash: i32, text: &str) -> i32 {
+    java_hash_bytes(hash, text.as_bytes()).expect("a text is UTF-8")
+}
+
+/// [`java_hash_continue`] of bytes; `None` if they are not UTF-8.
+#[must_use]
+pub fn java_hash_bytes(hash: i32, bytes: &[u8]) -> Option<i32> {
     let step = |hash: i32, unit: i32| hash.wrapping_mul(31).wrapping_add(unit);
-    if text.is_ascii() {
+    Some(if bytes.is_ascii() {
         // Four steps at once: each alone would wait for the one before it.
-        let (chunks, rest) = text.as_bytes().as_chunks::<4>();
+        let (chunks, rest) = bytes.as_chunks::<4>();
         let hash = chunks.iter().fold(hash, |hash, chunk| {
             let [a, b, c, d] = chunk.map(i32::from);
             let sum = a * (31 * 31 * 31) + b * (31 * 31) + c * 31 + d;
@@ -20,8 +26,9 @@ pub fn java_hash_continue(hash: i32, text: &str) -> i32 {
         });
         rest.iter().fold(hash, |hash, byte| step(hash, i32::from(*byte)))
     } else {
-        text.encode_utf16().fold(hash, |hash, unit| step(hash, i32::from(unit)))
-    }
+        let units = std::str::from_utf8(bytes).ok()?.encode_utf16();
+        units.fold(hash, |hash, unit| step(hash, i32::from(unit)))
+    })
 }
 
 /// The tag code of a consume-queue unit: 0 without tags.

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use apogee_types::config::Perm;
-use apogee_types::record::{self, HEAD_LEN_MAX};
+use apogee_types::record;
 use apogee_types::route::{BrokerData, ClusterInfo, QueueData, TopicRouteData};
 use apogee_types::{LogOffset, Message, QueueId, QueueOffset, SysFlag, json};
 use apogee_wire::output::Output;
@@ -184,6 +184,7 @@ impl Floor {
             prepared_at: LogOffset(0),
             body,
             properties: send.properties.as_bytes(),
+            key_places: None,
             tags_code: 0,
         };
         let crc = record::body_crc(body);
@@ -212,24 +213,12 @@ impl Floor {
             log.end = 0;
         }
         let (at, count) = (log.end, log.count);
-        let mut head = [0; HEAD_LEN_MAX];
         let place = (QueueOffset(count), LogOffset(at as u64), message.born_ms);
-        let head_len = record::encode_head(message, crc, place, &mut head);
-        let (topic_len, topic_len_len) = record::topic_len_bytes(message.topic);
-        let properties_len = (message.properties.len() as u16).to_be_bytes();
-        let parts = [
-            &head[..head_len],
-            message.body,
-            &topic_len[..topic_len_len],
-            message.topic.as_bytes(),
-            &properties_len,
-            message.properties,
-        ];
         let mut end = at;
-        for part in parts {
+        record::encode(message, crc, place, |part| {
             log.bytes[end..end + part.len()].copy_from_slice(part);
             end += part.len();
-        }
+        });
         (log.end, log.count) = (end, count + 1);
         (at, count)
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use apogee_net::{Closed, Outbox, Session};
-use apogee_types::record::{self, HEAD_LEN_MAX};
+use apogee_types::record;
 use apogee_types::route::MessageQueue;
 use apogee_types::{LogOffset, Message, QueueId, QueueOffset, SysFlag, json};
 use apogee_wire::output::Output;
@@ -90,18 +90,13 @@ impl Broker {
             prepared_at: LogOffset(0),
             body,
             properties,
+            key_places: None,
             tags_code: 0,
         };
         let offset = queue.len() as u64;
-        let mut head = [0; HEAD_LEN_MAX];
         let place = (QueueOffset(offset), LogOffset(1000 + offset), 2);
-        let len = record::encode_head(&message, 0, place, &mut head);
-        let mut bytes = head[..len].to_vec();
-        bytes.extend_from_slice(body);
-        bytes.push(topic.len() as u8);
-        bytes.extend_from_slice(topic.as_bytes());
-        bytes.extend_from_slice(&(properties.len() as u16).to_be_bytes());
-        bytes.extend_from_slice(properties);
+        let mut bytes = Vec::new();
+        record::encode(&message, 0, place, |part| bytes.extend_from_slice(part));
         queue.push(bytes);
         offset as i64
     }

@@ -204,22 +204,22 @@ fn write_reply<'a, T: Fields<'a>>(
     pending: &mut Pending,
 ) -> Option<Vec<Unit>> {
     match reply {
-        Reply::Now(fields) => head.write(output, |put| fields.encode(put), |_| {}),
+        Reply::Now(fields) => head.write_fields(output, &fields, |_| {}),
         Reply::WithBody(fields, body) => {
-            head.write(output, |put| fields.encode(put), |out| out.bytes.extend_from_slice(&body));
+            head.write_fields(output, &fields, |out| out.bytes.extend_from_slice(&body));
         }
         Reply::Coded { code, remark, fields } => {
             let head = ResponseHead { code, remark: Some(remark), ..head };
-            head.write(output, |put| fields.encode(put), |_| {});
+            head.write_fields(output, &fields, |_| {});
         }
         Reply::Records { remark, fields, units } => {
             let head = ResponseHead { remark: Some(remark), ..head };
             let records = |out: &mut Output| pull::write_records(door.broker(), &units, out);
-            head.write(output, |put| fields.encode(put), records);
+            head.write_fields(output, &fields, records);
             return Some(units);
         }
         Reply::Flushed(fields, end) => {
-            pending.push(end, head.opaque, |out| head.write(out, |put| fields.encode(put), |_| {}));
+            pending.push(end, head.opaque, |out| head.write_fields(out, &fields, |_| {}));
         }
         Reply::Later => {}
     }

@@ -3,7 +3,7 @@
 use apogee_broker::publish::{BatchEntry, Places, Published, Send};
 use apogee_broker::retry::SendBack;
 use apogee_types::id::OFFSET_ID_LEN_MAX;
-use apogee_types::properties::{self, name};
+use apogee_types::properties::KeyPlaces;
 use apogee_types::{LogOffset, SysFlag};
 use apogee_wire::remoting::requests::{
     ConsumerSendMsgBack, SendBatchMessage, SendMessage, SendMessageResponse, SendMessageV2,
@@ -128,10 +128,9 @@ fn respond<'b>(call: &'b mut Call<'_>, published: &Published) -> Reply<SendMessa
             }
         }
     }
-    let unique_key = match &published.unique_key {
-        Some(place) => std::str::from_utf8(&scratch.properties[place.clone()]).ok(),
-        None => properties::find(&scratch.properties, name::UNIQ_KEY),
-    };
+    let places = published.key_places.unwrap_or_else(|| KeyPlaces::find(&scratch.properties));
+    let unique_key = places.unique_key.of(&scratch.properties);
+    let unique_key = unique_key.and_then(|key| std::str::from_utf8(key).ok());
     let fields = SendMessageResponse {
         msg_id: Text::Plain(&scratch.ids),
         queue_id: published.queue_id.to_wire(),

@@ -80,6 +80,7 @@ pub fn send(store: &Store, number: usize) -> Sent {
         prepared_at: LogOffset(0),
         body: &body,
         properties: properties.as_bytes(),
+        key_places: None,
         tags_code: tags::code(Some(&format!("tag{}", number % 2))),
     };
     let appended = store.append(&message).unwrap();

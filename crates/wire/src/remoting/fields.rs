@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::cell::Cell;
 
+use apogee_types::scan;
+
 use super::table::FieldInfo;
 
 /// Where one field lies in its header's text. Kept apart from the text, so that one list serves
@@ -24,6 +26,9 @@ pub struct ExtFields<'a> {
     index: &'a [FieldIndex],
     /// Where the last look-up hit: senders write fields in one order and we read in the same.
     cursor: Cell<usize>,
+    /// With what their names begin, a bit for each letter: most fields that may be absent are, and
+    /// this tells it without a search.
+    letters: u64,
 }
 
 /// What [`FieldIndex`] points into.
@@ -32,6 +37,16 @@ pub(super) enum Source<'a> {
     Json(&'a str),
     /// Lengths stand between the texts, so the whole is no text; each part was checked to be one.
     Binary(&'a [u8]),
+}
+
+/// A field's value where it lies in its header. Numbers are read from its bytes; only who wants
+/// a text has the cost of one.
+#[derive(Debug, Clone, Copy)]
+pub struct Value<'a> {
+    source: Source<'a>,
+    start: u32,
+    len: u32,
+    escaped: bool,
 }
 
 /// A text value as it stands in a header: perhaps with JSON escapes.
@@ -56,7 +71,7 @@ pub trait Fields<'a>: Sized {
     /// Their names and types, for the manual.
     const LIST: &'static [FieldInfo];
     fn decode(fields: &ExtFields<'a>) -> Result<Self, FieldError>;
-    fn encode(&self, put: &mut dyn PutFields);
+    fn encode(&self, put: &mut (impl PutFields + ?Sized));
 }
 
 /// Takes the fields of a header one by one; one implementation for each header encoding.
@@ -72,17 +87,28 @@ pub trait PutFields {
 pub trait FieldType<'a>: Sized {
     /// A field of this type may be absent.
     const OPTIONAL: bool = false;
-    fn decode(name: &'static str, value: Option<Text<'a>>) -> Result<Self, FieldError>;
-    fn encode(&self, name: &'static str, put: &mut dyn PutFields);
+    fn decode(name: &'static str, value: Option<Value<'a>>) -> Result<Self, FieldError>;
+    fn encode(&self, name: &'static str, put: &mut (impl PutFields + ?Sized));
 }
 
 impl<'a> ExtFields<'a> {
     pub(super) fn new(source: Source<'a>, index: &'a [FieldIndex]) -> Self {
-        Self { source, index, cursor: Cell::new(0) }
+        let first = |field: &FieldIndex| source.bytes(field.name_start, field.name_len).first();
+        let letters = index.iter().fold(0, |letters, field| letters | letter(first(field)));
+        Self::with_letters(source, index, letters)
+    }
+
+    /// [`new`](Self::new) for names that are known.
+    pub(super) fn with_letters(source: Source<'a>, index: &'a [FieldIndex], letters: u64) -> Self {
+        Self { source, index, cursor: Cell::new(0), letters }
     }
 
     pub(super) fn index(&self) -> &'a [FieldIndex] {
         self.index
+    }
+
+    pub(super) fn letters(&self) -> u64 {
+        self.letters
     }
 
     /// No fields at all.
@@ -91,17 +117,24 @@ impl<'a> ExtFields<'a> {
         Self::new(Source::Json(""), &[])
     }
 
-    /// The value of `name`; of a repeated name the one that is met first.
-    #[inline(always)]
+    /// The text of `name`; of a repeated name the one that is met first.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Text<'a>> {
+        self.value(name).map(Value::text)
+    }
+
+    /// [`get`](Self::get), not yet read.
+    #[inline(always)]
+    #[must_use]
+    pub fn value(&self, name: &str) -> Option<Value<'a>> {
         let next = self.cursor.get();
         let at = match self.index.get(next) {
             Some(field) if self.is_named(field, name) => next,
+            _ if self.letters & letter(name.as_bytes().first()) == 0 => return None,
             _ => self.find(name, next)?,
         };
         self.cursor.set(at + 1);
-        Some(self.value(&self.index[at]))
+        Some(self.at(&self.index[at]))
     }
 
     /// Looks from `start` to the end, then from the beginning.
@@ -121,22 +154,41 @@ impl<'a> ExtFields<'a> {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, Text<'a>)> + '_ {
-        self.index.iter().map(|field| (self.name(field), self.value(field)))
+        self.index.iter().map(|field| (self.name(field), self.at(field).text()))
     }
 
     fn name(&self, field: &FieldIndex) -> &'a str {
         self.source.part(field.name_start, field.name_len)
     }
 
+    #[inline(always)]
+    fn at(&self, field: &FieldIndex) -> Value<'a> {
+        let (start, len) = (field.value_start, field.value_len);
+        Value { source: self.source, start, len, escaped: field.escaped }
+    }
+}
+
+/// The bit of a name's first byte.
+fn letter(first: Option<&u8>) -> u64 {
+    first.map_or(0, |byte| 1 << (byte & 63))
+}
+
+impl<'a> Value<'a> {
     #[inline]
-    fn value(&self, field: &FieldIndex) -> Text<'a> {
-        let raw = self.source.part(field.value_start, field.value_len);
-        if field.escaped { Text::Escaped(raw) } else { Text::Plain(raw) }
+    fn text(self) -> Text<'a> {
+        let raw = self.source.part(self.start, self.len);
+        if self.escaped { Text::Escaped(raw) } else { Text::Plain(raw) }
+    }
+
+    /// As they stand there, with escapes if there are any.
+    #[inline(always)]
+    fn bytes(self) -> &'a [u8] {
+        self.source.bytes(self.start, self.len)
     }
 }
 
 impl<'a> Source<'a> {
-    #[inline]
+    #[inline(always)]
     fn bytes(self, start: u32, len: u32) -> &'a [u8] {
         let bytes = match self {
             Self::Json(text) => text.as_bytes(),
@@ -209,14 +261,21 @@ impl PartialEq for Text<'_> {
 
 /// Appends `raw` with its JSON escapes resolved. A lone surrogate becomes U+FFFD.
 fn unescape(raw: &str, out: &mut Vec<u8>) {
+    let start = out.len();
+    // No escape is shorter than what it stands for; whole words are written, so one more.
+    out.resize(start + raw.len() + scan::WORD, 0);
     let mut rest = raw.as_bytes();
-    while let Some(at) = memchr::memchr(b'\\', rest) {
-        out.extend_from_slice(&rest[..at]);
-        let kind = rest.get(at + 1).copied().unwrap_or(b'\\');
-        rest = rest.get(at + 2..).unwrap_or_default();
-        let plain = match kind {
+    let mut to = start;
+    loop {
+        let plain = scan::copy_until(rest, b'\\', &mut out[to..]);
+        to += plain;
+        let Some(kind) = rest.get(plain + 1) else { break };
+        rest = &rest[plain + 2..];
+        let unescaped = match kind {
             b'u' => {
-                rest = unescape_unit(rest, out);
+                let (len, tail) = unescape_unit(rest, &mut out[to..]);
+                to += len;
+                rest = tail;
                 continue;
             }
             b'b' => 0x08,
@@ -224,20 +283,23 @@ fn unescape(raw: &str, out: &mut Vec<u8>) {
             b'n' => b'\n',
             b'r' => b'\r',
             b't' => b'\t',
-            other => other,
+            other => *other,
         };
-        out.push(plain);
+        out[to] = unescaped;
+        to += 1;
     }
-    out.extend_from_slice(rest);
+    out.truncate(to);
 }
 
-/// Resolves the four digits after `\u`, and a second escape if the two form a surrogate pair.
-fn unescape_unit<'r>(rest: &'r [u8], out: &mut Vec<u8>) -> &'r [u8] {
-    let Some(unit) = hex_unit(rest) else { return rest };
+/// Resolves the four digits after `\u`, and a second escape if the two form a surrogate pair; how
+/// many bytes that made, and what follows.
+#[inline]
+fn unescape_unit<'r>(rest: &'r [u8], out: &mut [u8]) -> (usize, &'r [u8]) {
+    let Some(unit) = hex_unit(rest) else { return (0, rest) };
     let mut rest = &rest[4..];
     if unit < 0x80 {
-        out.push(unit as u8);
-        return rest;
+        out[0] = unit as u8;
+        return (1, rest);
     }
     let mut scalar = char::from_u32(unit);
     if (0xD800..0xDC00).contains(&unit)
@@ -248,8 +310,7 @@ fn unescape_unit<'r>(rest: &'r [u8], out: &mut Vec<u8>) -> &'r [u8] {
         rest = &rest[6..];
     }
     let scalar = scalar.unwrap_or(char::REPLACEMENT_CHARACTER);
-    out.extend_from_slice(scalar.encode_utf8(&mut [0; 4]).as_bytes());
-    rest
+    (scalar.encode_utf8(out).len(), rest)
 }
 
 /// The number of four hex digits at the start.
@@ -272,43 +333,51 @@ const HEX_VALUE: [u8; 256] = {
 };
 
 impl<'a> FieldType<'a> for Text<'a> {
-    fn decode(name: &'static str, value: Option<Text<'a>>) -> Result<Self, FieldError> {
-        value.ok_or(FieldError::Missing(name))
+    #[inline(always)]
+    fn decode(name: &'static str, value: Option<Value<'a>>) -> Result<Self, FieldError> {
+        value.map(Value::text).ok_or(FieldError::Missing(name))
     }
 
-    fn encode(&self, name: &'static str, put: &mut dyn PutFields) {
+    #[inline(always)]
+    fn encode(&self, name: &'static str, put: &mut (impl PutFields + ?Sized)) {
         put.text(name, &self.to_cow());
     }
 }
 
 impl<'a> FieldType<'a> for String {
-    fn decode(name: &'static str, value: Option<Text<'a>>) -> Result<Self, FieldError> {
-        Ok(value.ok_or(FieldError::Missing(name))?.to_cow().into_owned())
+    #[inline(always)]
+    fn decode(name: &'static str, value: Option<Value<'a>>) -> Result<Self, FieldError> {
+        Ok(Text::decode(name, value)?.to_cow().into_owned())
     }
 
-    fn encode(&self, name: &'static str, put: &mut dyn PutFields) {
+    #[inline(always)]
+    fn encode(&self, name: &'static str, put: &mut (impl PutFields + ?Sized)) {
         put.text(name, self);
     }
 }
 
 impl<'a> FieldType<'a> for bool {
     /// As upstream: `true` in any case, anything else is false.
-    fn decode(name: &'static str, value: Option<Text<'a>>) -> Result<Self, FieldError> {
+    #[inline(always)]
+    fn decode(name: &'static str, value: Option<Value<'a>>) -> Result<Self, FieldError> {
         let value = value.ok_or(FieldError::Missing(name))?;
-        Ok(value.plain().is_some_and(|text| text.eq_ignore_ascii_case("true")))
+        Ok(value.bytes().eq_ignore_ascii_case(b"true"))
     }
 
-    fn encode(&self, name: &'static str, put: &mut dyn PutFields) {
+    #[inline(always)]
+    fn encode(&self, name: &'static str, put: &mut (impl PutFields + ?Sized)) {
         put.bool(name, *self);
     }
 }
 
 impl<'a> FieldType<'a> for f64 {
-    fn decode(name: &'static str, value: Option<Text<'a>>) -> Result<Self, FieldError> {
+    #[inline(always)]
+    fn decode(name: &'static str, value: Option<Value<'a>>) -> Result<Self, FieldError> {
         number(name, value, "number")
     }
 
-    fn encode(&self, name: &'static str, put: &mut dyn PutFields) {
+    #[inline(always)]
+    fn encode(&self, name: &'static str, put: &mut (impl PutFields + ?Sized)) {
         put.text(name, &self.to_string());
     }
 }
@@ -316,16 +385,17 @@ impl<'a> FieldType<'a> for f64 {
 macro_rules! integer_fields {
     ($($type:ty)*) => { $(
         impl<'a> FieldType<'a> for $type {
-            #[inline]
-            fn decode(name: &'static str, value: Option<Text<'a>>) -> Result<Self, FieldError> {
-                let digits = value.and_then(Text::plain).and_then(digits);
+            #[inline(always)]
+    fn decode(name: &'static str, value: Option<Value<'a>>) -> Result<Self, FieldError> {
+                let digits = value.and_then(|value| digits(value.bytes()));
                 match digits.and_then(|int| Self::try_from(int).ok()) {
                     Some(int) => Ok(int),
                     None => number(name, value, stringify!($type)),
                 }
             }
 
-            fn encode(&self, name: &'static str, put: &mut dyn PutFields) {
+            #[inline(always)]
+    fn encode(&self, name: &'static str, put: &mut (impl PutFields + ?Sized)) {
                 put.int(name, i64::from(*self));
             }
         }
@@ -335,11 +405,11 @@ integer_fields!(i32 i64);
 
 /// The number of up to 18 digits, as nearly all are, sooner than by `parse`.
 #[inline]
-fn digits(text: &str) -> Option<i64> {
-    if !(1..=18).contains(&text.len()) {
+fn digits(bytes: &[u8]) -> Option<i64> {
+    if !(1..=18).contains(&bytes.len()) {
         return None;
     }
-    text.bytes().try_fold(0, |int, byte| {
+    bytes.iter().try_fold(0, |int, byte| {
         let digit = byte.wrapping_sub(b'0');
         (digit < 10).then(|| 10 * int + i64::from(digit))
     })
@@ -348,10 +418,10 @@ fn digits(text: &str) -> Option<i64> {
 #[cold]
 fn number<T: std::str::FromStr>(
     name: &'static str,
-    value: Option<Text<'_>>,
+    value: Option<Value<'_>>,
     expected: &'static str,
 ) -> Result<T, FieldError> {
-    let value = value.ok_or(FieldError::Missing(name))?;
+    let value = Text::decode(name, value)?;
     value.plain().and_then(|text| text.parse().ok()).ok_or_else(|| FieldError::Invalid {
         name,
         value: value.to_cow().into_owned(),
@@ -363,14 +433,16 @@ fn number<T: std::str::FromStr>(
 impl<'a, T: FieldType<'a>> FieldType<'a> for Option<T> {
     const OPTIONAL: bool = true;
 
-    fn decode(name: &'static str, value: Option<Text<'a>>) -> Result<Self, FieldError> {
-        match value.filter(|text| !text.is_empty()) {
+    #[inline(always)]
+    fn decode(name: &'static str, value: Option<Value<'a>>) -> Result<Self, FieldError> {
+        match value.filter(|value| 0 < value.len) {
             None => Ok(None),
             value => T::decode(name, value).map(Some),
         }
     }
 
-    fn encode(&self, name: &'static str, put: &mut dyn PutFields) {
+    #[inline(always)]
+    fn encode(&self, name: &'static str, put: &mut (impl PutFields + ?Sized)) {
         if let Some(value) = self {
             value.encode(name, put);
         }

@@ -6,6 +6,7 @@
 use std::ops::Range;
 
 use apogee_types::limits::{HEADER_FIELDS_MAX, JSON_DEPTH_MAX};
+use apogee_types::scan;
 
 use super::codes::Language;
 use super::fields::{ExtFields, FieldIndex, PutFields, Source, Text, hex_unit};
@@ -65,12 +66,16 @@ pub(super) fn parse_with_opaque<'a>(
 }
 
 /// Appends a header in the form and order in which Java writes it.
-pub(super) fn write(out: &mut Vec<u8>, head: &Head<'_>, fields: impl FnOnce(&mut dyn PutFields)) {
+pub(super) fn write(out: &mut Vec<u8>, head: &Head<'_>, fields: impl FnOnce(&mut JsonFields<'_>)) {
     out.extend_from_slice(b"{\"code\":");
     put_int(out, i64::from(head.code));
     out.extend_from_slice(b",\"extFields\":{");
-    let mut put = JsonFields { out, first: true };
-    fields(&mut put);
+    let start = out.len();
+    fields(&mut JsonFields { out });
+    // Behind the last one stands a comma too many.
+    if start < out.len() {
+        out.pop();
+    }
     out.extend_from_slice(b"},\"flag\":");
     put_int(out, i64::from(head.flag));
     out.extend_from_slice(b",\"language\":\"JAVA\",\"opaque\":");
@@ -80,51 +85,64 @@ pub(super) fn write(out: &mut Vec<u8>, head: &Head<'_>, fields: impl FnOnce(&mut
         put_escaped(out, remark);
         out.push(b'"');
     }
-    out.extend_from_slice(b",\"serializeTypeCurrentRPC\":\"JSON\",\"version\":");
-    put_int(out, i64::from(VERSION));
-    out.push(b'}');
+    out.extend_from_slice(TAIL);
 }
 
-struct JsonFields<'a> {
+const TAIL: &[u8] = {
+    assert!(VERSION == 513);
+    b",\"serializeTypeCurrentRPC\":\"JSON\",\"version\":513}"
+};
+
+pub(super) struct JsonFields<'a> {
     out: &'a mut Vec<u8>,
-    first: bool,
 }
 
 impl JsonFields<'_> {
+    #[inline(always)]
     fn name(&mut self, name: &str) {
-        self.out.extend_from_slice(if self.first { b"\"" } else { b",\"" });
-        self.first = false;
+        self.out.push(b'"');
         self.out.extend_from_slice(name.as_bytes());
         self.out.extend_from_slice(b"\":\"");
     }
 }
 
 impl PutFields for JsonFields<'_> {
+    #[inline(always)]
     fn text(&mut self, name: &str, value: &str) {
         self.name(name);
         put_escaped(self.out, value);
-        self.out.push(b'"');
+        self.out.extend_from_slice(b"\",");
     }
 
+    #[inline(always)]
     fn int(&mut self, name: &str, value: i64) {
         self.name(name);
         put_int(self.out, value);
-        self.out.push(b'"');
+        self.out.extend_from_slice(b"\",");
     }
 }
 
 /// Appends decimal digits. `write!` goes through `fmt` and costs several times as much.
+#[inline]
 pub(super) fn put_int(out: &mut Vec<u8>, value: i64) {
+    if (0..10).contains(&value) {
+        return out.push(b'0' + value as u8);
+    }
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
+#[inline]
 fn put_escaped(out: &mut Vec<u8>, text: &str) {
-    let mut rest = text.as_bytes();
-    let special = |&byte: &u8| byte < 0x20 || byte == b'"' || byte == b'\\';
-    // Most texts have none, and the compiler makes vector code of a fold without an early end.
-    if !rest.iter().fold(false, |found, byte| found | special(byte)) {
-        return out.extend_from_slice(rest);
+    if scan::is_plain_json(text.as_bytes()) {
+        out.extend_from_slice(text.as_bytes());
+    } else {
+        put_escapes(out, text.as_bytes());
     }
+}
+
+#[cold]
+fn put_escapes(out: &mut Vec<u8>, mut rest: &[u8]) {
+    let special = |&byte: &u8| byte < 0x20 || byte == b'"' || byte == b'\\';
     while let Some(at) = rest.iter().position(special) {
         out.extend_from_slice(&rest[..at]);
         match rest[at] {
@@ -401,30 +419,10 @@ impl Reader<'_> {
     }
 }
 
-/// How many bytes stand before the first `"` or `\`. Eight at a time: the property text of a
-/// message is the longest part of its header.
+/// How many bytes stand before the first `"` or `\`.
 #[inline]
 fn plain_len(bytes: &[u8]) -> usize {
-    let mut at = 0;
-    while let Some(chunk) = bytes.get(at..at + 8) {
-        let word = u64::from_le_bytes(chunk.try_into().expect("eight bytes"));
-        let found =
-            zero_bytes(word ^ (ONES * b'"' as u64)) | zero_bytes(word ^ (ONES * b'\\' as u64));
-        if found != 0 {
-            return at + (found.trailing_zeros() / 8) as usize;
-        }
-        at += 8;
-    }
-    let rest = bytes[at..].iter().position(|&byte| byte == b'"' || byte == b'\\');
-    at + rest.unwrap_or(bytes.len() - at)
-}
-
-const ONES: u64 = u64::from_le_bytes([1; 8]);
-
-/// The high bit of each byte that is zero. A higher byte may be set falsely, the lowest never is.
-#[inline]
-fn zero_bytes(word: u64) -> u64 {
-    word.wrapping_sub(ONES) & !word & (ONES << 7)
+    scan::until(bytes, [b'"', b'\\'])
 }
 
 #[cfg(test)]
@@ -480,18 +478,5 @@ mod tests {
         let header = parse(&text, &mut index).unwrap();
         assert_eq!(header.remark, Some(Text::Plain(remark)));
         assert_eq!(header.fields.get("t"), Some(Text::Plain("\u{2}\\")));
-    }
-
-    #[test]
-    fn the_quote_is_found_wherever_it_stands() {
-        for len in 0..40 {
-            for mark in [b'"', b'\\'] {
-                let mut bytes = vec![0xC3; len];
-                bytes.push(mark);
-                bytes.extend_from_slice(b"\"\\tail tail");
-                assert_eq!(plain_len(&bytes), len);
-            }
-            assert_eq!(plain_len(&vec![b'!'; len]), len);
-        }
     }
 }

@@ -32,6 +32,7 @@ struct Shape {
     /// 0 for a free byte, 255 for one that stays.
     fixed: Vec<u8>,
     index: Vec<FieldIndex>,
+    letters: u64,
     opaque: Range<usize>,
     code: i32,
     flag: i32,
@@ -46,7 +47,7 @@ impl HeaderReader {
         if frame.encoding != HeaderEncoding::Json || LEN_MAX < len {
             return Header::parse(frame, &mut self.index);
         }
-        let text = std::str::from_utf8(frame.header).map_err(|_| HeaderError::NotUtf8)?;
+        let text = simdutf8::basic::from_utf8(frame.header).map_err(|_| HeaderError::NotUtf8)?;
         let shape = &mut self.shapes[len % SHAPES];
         let Some(opaque) = shape.matches(text.as_bytes()) else {
             return shape.parse(text, &mut self.index);
@@ -58,7 +59,7 @@ impl HeaderReader {
             opaque,
             flag: shape.flag,
             remark: None,
-            fields: ExtFields::new(Source::Json(text), &shape.index),
+            fields: ExtFields::with_letters(Source::Json(text), &shape.index, shape.letters),
         })
     }
 }
@@ -135,6 +136,7 @@ impl Shape {
         }
         self.index.clear();
         self.index.extend_from_slice(fields);
+        self.letters = header.fields.letters();
         self.opaque = opaque;
         self.code = header.code;
         self.flag = header.flag;

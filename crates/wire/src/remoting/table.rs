@@ -83,7 +83,7 @@ impl<'a> Fields<'a> for Empty {
         Ok(Self)
     }
 
-    fn encode(&self, _: &mut dyn PutFields) {}
+    fn encode(&self, _: &mut (impl PutFields + ?Sized)) {}
 }
 
 /// The name on the wire: the literal where there is one, else the field's own.
@@ -145,14 +145,14 @@ macro_rules! fields {
                 let _ = fields;
                 Ok(Self { $( $field: {
                     const WIRE: &str = $crate::wire_name!($field $($wire)?);
-                    match fields.get(WIRE) {
+                    match fields.value(WIRE) {
                         $( None => $default, )?
-                        text => $crate::remoting::table::FieldType::decode(WIRE, text)?,
+                        value => $crate::remoting::table::FieldType::decode(WIRE, value)?,
                     }
                 } ),* })
             }
 
-            fn encode(&self, put: &mut dyn $crate::remoting::PutFields) {
+            fn encode(&self, put: &mut (impl $crate::remoting::PutFields + ?Sized)) {
                 let _ = &put;
                 $( $crate::remoting::table::FieldType::encode(
                     &self.$field,
@@ -177,7 +177,7 @@ macro_rules! fields {
                 $crate::remoting::Fields::decode(fields).map(Self)
             }
 
-            fn encode(&self, put: &mut dyn $crate::remoting::PutFields) {
+            fn encode(&self, put: &mut (impl $crate::remoting::PutFields + ?Sized)) {
                 self.0.encode(put);
             }
         }
