@@ -8,9 +8,7 @@ use apogee_types::json;
 use apogee_wire::output::Output;
 use apogee_wire::remoting::batch::{self, BatchRecord};
 use apogee_wire::remoting::bodies::CreateTopicListRequestBody;
-use apogee_wire::remoting::requests::{
-    SendBatchMessage, SendMessageV2, UpdateAndCreateTopicList,
-};
+use apogee_wire::remoting::requests::{SendBatchMessage, SendMessageV2, UpdateAndCreateTopicList};
 use apogee_wire::remoting::{
     FieldIndex, Fields, Header, HeaderEncoding, Request, RequestHead, ResponseCode, Text,
 };
@@ -66,10 +64,9 @@ pub fn fill(args: &FillArgs) -> anyhow::Result<()> {
             "messageSeconds": writing,
         })
         .to_string(),
-        false => format!(
-            "{} topics in {making:.2} s, {count} messages in {writing:.2} s",
-            topics.len()
-        ),
+        false => {
+            format!("{} topics in {making:.2} s, {count} messages in {writing:.2} s", topics.len())
+        }
     });
     Ok(())
 }

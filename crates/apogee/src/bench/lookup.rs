@@ -91,7 +91,12 @@ impl Asker {
     }
 
     /// Asks for so many seconds, or so many times. What was found counts as received.
-    fn ask(&mut self, args: &LookupArgs, seconds: f64, count: Option<u64>) -> anyhow::Result<Tally> {
+    fn ask(
+        &mut self,
+        args: &LookupArgs,
+        seconds: f64,
+        count: Option<u64>,
+    ) -> anyhow::Result<Tally> {
         let (started, mut tally) = (Instant::now(), Tally::default());
         loop {
             let asked = Instant::now();
