@@ -237,9 +237,15 @@ impl Peer {
         self.processes.push(command.spawn().with_context(|| program.clone())?);
         while !is_up(self) {
             let process = self.processes.last_mut().expect("it was just pushed");
-            if process.try_wait()?.is_some() || self.patience < started.elapsed() {
+            let ended = process.try_wait()?;
+            if ended.is_some() || self.patience < started.elapsed() {
+                let how = match ended {
+                    Some(status) => format!("ended with {status}"),
+                    None => format!("does not serve after {:?}", self.patience),
+                };
                 let said = std::fs::read_to_string(&log).unwrap_or_default();
-                bail!("{program} does not start:\n{said}");
+                let said = said.lines().filter(|line| !line.contains("|-")).collect::<Vec<_>>();
+                bail!("{program} {how}:\n{}", said.join("\n"));
             }
             // Asking must not slow the start that it measures: one part in a hundred is exact
             // enough.

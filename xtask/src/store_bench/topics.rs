@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 
 use super::lab::{Lab, PEERS, Store};
 use crate::figures::{Metric, Outcome};
@@ -28,20 +28,15 @@ pub fn many(lab: &mut Lab<'_>, outcome: &mut Outcome) -> anyhow::Result<()> {
 }
 
 fn measure(lab: &mut Lab<'_>, outcome: &mut Outcome, count: u32) -> anyhow::Result<()> {
-    let mut store = Store::new(&lab.places.data.join("store-topics"))?;
-    let last = format!("topics-{}", count - 1);
-    write(lab, outcome, &store, count)?;
-    store.queues = vec![Queue { topic: last.clone(), id: QUEUES - 1, next: 1 }];
+    grow(lab, outcome, count)?;
     let mut peers = PEERS.to_vec();
     for _ in 0..lab.extent.rounds {
         for kind in peers.clone() {
-            if let Err(error) = start(lab, outcome, &store, kind, &last) {
-                anyhow::ensure!(kind == Kind::Apache, error);
-                let text = format!("{error:#}");
-                let first = text.lines().filter(|line| line.contains("Error")).take(2);
-                let first: Vec<_> = text.lines().take(1).chain(first).collect();
-                println!("  {text}");
-                outcome.notes.push(format!("Apache: {}", first.join(" ")));
+            if let Err(error) = start(lab, outcome, kind) {
+                ensure!(kind == Kind::Apache, error);
+                println!("  {error:#}");
+                let why = error.to_string();
+                outcome.notes.push(format!("Apache: {}", why.lines().next().unwrap_or_default()));
                 peers.retain(|peer| *peer != kind);
             }
         }
@@ -49,42 +44,48 @@ fn measure(lab: &mut Lab<'_>, outcome: &mut Outcome, count: u32) -> anyhow::Resu
     Ok(())
 }
 
-/// Lets Apogee make the topics and write to them.
-fn write(lab: &Lab<'_>, outcome: &mut Outcome, store: &Store, count: u32) -> anyhow::Result<()> {
-    let setup = Setup { store: Some(&store.dir), under: LIMITED, ..Setup::default() };
-    let peer = lab.places.start_with(Kind::Apogee, &setup)?;
-    let (queues, count) = (QUEUES.to_string(), count.to_string());
-    let words =
-        ["fill", "--topic", "topics", "--queues", &queues, "--topics", &count, "--size", "100"];
+/// Lets Apogee make the topics that are missing, and write to them.
+fn grow(lab: &mut Lab<'_>, outcome: &mut Outcome, count: u32) -> anyhow::Result<()> {
+    let before = lab.store()?.topic_count;
+    let peer = lab.places.start_with(Kind::Apogee, &setup(lab.store()?))?;
+    let name = format!("topics-{before}");
+    let (queues, more) = (QUEUES.to_string(), (count - before).to_string());
+    let words = ["fill", "--topic", &name, "--queues", &queues, "--topics", &more, "--size", "100"];
     let filled = said(&mut lab.places.bench_command(&peer, &words))?;
     println!("  {filled}");
     let seconds = |name| filled[name].as_f64().context("fill says no times");
     outcome.notes.push(format!(
-        "making the topics took Apogee {:.2} s (500 a request), a message to each queue {:.2} s",
+        "making {more} topics more took Apogee {:.2} s (500 a request), a message to each queue \
+         {:.2} s",
         seconds("topicSeconds")?,
         seconds("messageSeconds")?
     ));
     add_holdings(outcome, &peer)?;
-    peer.stop()
+    peer.stop()?;
+    let store = lab.store_mut()?;
+    store.topic_count = count;
+    let topic = format!("{name}-{}", count - before - 1);
+    store.queues = vec![Queue { topic, id: QUEUES - 1, next: 1 }];
+    Ok(())
 }
 
-fn start(
-    lab: &Lab<'_>,
-    outcome: &mut Outcome,
-    store: &Store,
-    kind: Kind,
-    last: &str,
-) -> anyhow::Result<()> {
-    let setup = Setup {
+fn setup(store: &Store) -> Setup<'_> {
+    Setup {
         store: Some(&store.dir),
         under: LIMITED,
         queues: &store.queues,
         patience: PATIENCE,
         ..Setup::default()
-    };
+    }
+}
+
+fn start(lab: &Lab<'_>, outcome: &mut Outcome, kind: Kind) -> anyhow::Result<()> {
+    let setup = setup(lab.store()?);
+    // What is measured is the start after its own clean stop, not after the other's.
+    lab.places.start_with(kind, &setup)?.stop()?;
     let peer = lab.places.start_with(kind, &setup)?;
     let ready = peer.ready_time();
-    let registered = peer.wait_for_route(last, Instant::now() - ready)?;
+    let registered = peer.wait_for_route(&setup.queues[0].topic, Instant::now() - ready)?;
     let ms = |time: Duration| time.as_secs_f64() * 1000.0;
     outcome.add(kind, Metric::Start, ms(ready));
     outcome.add(kind, Metric::Registered, ms(registered));
