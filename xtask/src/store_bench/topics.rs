@@ -28,11 +28,11 @@ pub fn many(lab: &mut Lab<'_>, outcome: &mut Outcome) -> anyhow::Result<()> {
 }
 
 fn measure(lab: &mut Lab<'_>, outcome: &mut Outcome, count: u32) -> anyhow::Result<()> {
-    grow(lab, outcome, count)?;
+    let written = grow(lab, outcome, count)?;
     let mut peers = PEERS.to_vec();
     for _ in 0..lab.extent.rounds {
         for kind in peers.clone() {
-            if let Err(error) = start(lab, outcome, kind) {
+            if let Err(error) = start(lab, outcome, kind, &written) {
                 ensure!(kind == Kind::Apache, error);
                 println!("  {error:#}");
                 let why = error.to_string();
@@ -44,8 +44,8 @@ fn measure(lab: &mut Lab<'_>, outcome: &mut Outcome, count: u32) -> anyhow::Resu
     Ok(())
 }
 
-/// Lets Apogee make the topics that are missing, and write to them.
-fn grow(lab: &mut Lab<'_>, outcome: &mut Outcome, count: u32) -> anyhow::Result<()> {
+/// Lets Apogee make the topics that are missing, and write to them; returns what it held then.
+fn grow(lab: &mut Lab<'_>, outcome: &mut Outcome, count: u32) -> anyhow::Result<Holdings> {
     let before = lab.store()?.topic_count;
     let peer = lab.places.start_with(Kind::Apogee, &setup(lab.store()?))?;
     let name = format!("topics-{before}");
@@ -60,13 +60,13 @@ fn grow(lab: &mut Lab<'_>, outcome: &mut Outcome, count: u32) -> anyhow::Result<
         seconds("topicSeconds")?,
         seconds("messageSeconds")?
     ));
-    add_holdings(outcome, &peer)?;
+    let held = holdings(&peer)?;
     peer.stop()?;
     let store = lab.store_mut()?;
     store.topic_count = count;
     let topic = format!("{name}-{}", count - before - 1);
     store.queues = vec![Queue { topic, id: QUEUES - 1, next: 1 }];
-    Ok(())
+    Ok(held)
 }
 
 fn setup(store: &Store) -> Setup<'_> {
@@ -79,7 +79,13 @@ fn setup(store: &Store) -> Setup<'_> {
     }
 }
 
-fn start(lab: &Lab<'_>, outcome: &mut Outcome, kind: Kind) -> anyhow::Result<()> {
+/// `written` is what Apogee held when it had written: what counts is the greater of both.
+fn start(
+    lab: &Lab<'_>,
+    outcome: &mut Outcome,
+    kind: Kind,
+    written: &Holdings,
+) -> anyhow::Result<()> {
     let setup = setup(lab.store()?);
     // What is measured is the start after its own clean stop, not after the other's.
     lab.places.start_with(kind, &setup)?.stop()?;
@@ -90,11 +96,18 @@ fn start(lab: &Lab<'_>, outcome: &mut Outcome, kind: Kind) -> anyhow::Result<()>
     outcome.add(kind, Metric::Start, ms(ready));
     outcome.add(kind, Metric::Registered, ms(registered));
     println!("  {kind:?} ready after {ready:.2?}, registered after {registered:.2?}");
-    add_holdings(outcome, &peer)?;
+    let held = holdings(&peer)?;
+    let mut add = |metric, now: f64, before: f64| {
+        let most = if kind == Kind::Apogee { now.max(before) } else { now };
+        outcome.add(kind, metric, most);
+    };
+    add(Metric::Memory, held.anonymous_bytes as f64, written.anonymous_bytes as f64);
+    add(Metric::Files, held.file_count as f64, written.file_count as f64);
+    add(Metric::Mappings, held.mapping_count as f64, written.mapping_count as f64);
     peer.stop()
 }
 
-fn add_holdings(outcome: &mut Outcome, peer: &Peer) -> anyhow::Result<()> {
+fn holdings(peer: &Peer) -> anyhow::Result<Holdings> {
     let held = Holdings::of(peer.broker_pid())?;
     println!(
         "  {:?} {:.1} MiB anonymous, {} files of {}, {} mappings",
@@ -104,8 +117,5 @@ fn add_holdings(outcome: &mut Outcome, peer: &Peer) -> anyhow::Result<()> {
         held.file_limit,
         held.mapping_count
     );
-    outcome.add(peer.kind, Metric::Memory, held.anonymous_bytes as f64);
-    outcome.add(peer.kind, Metric::Files, held.file_count as f64);
-    outcome.add(peer.kind, Metric::Mappings, held.mapping_count as f64);
-    Ok(())
+    Ok(held)
 }
