@@ -23,8 +23,8 @@ impl Page<'_> {
         let Extent { rounds, duration, jvm_warmup, .. } = self.extent;
         let mut text = format!(
             "{}\n\n\
-             Apogee at {revision} against Apache RocketMQ {APACHE_VERSION}, {date}. Made by `cargo xtask \
-             peer-bench`; what is below `{}` is kept.\n\n\
+             Apogee at {revision} against Apache RocketMQ {APACHE_VERSION}, {date}. Made by \
+             `cargo xtask peer-bench`; what is below `{}` is kept.\n\n\
              Both servers have default settings; Apache's broker has `{}`, its name server `{}`. \
              The load is `apogee bench`, with JSON headers as the Java client sends them, on the \
              same machine, 8 queues. Before each measurement the free memory is filled with page \
