@@ -10,8 +10,10 @@ use crate::machine::Holdings;
 use crate::peers::{Kind, Peer, Queue, Setup, said};
 
 const QUEUES: u32 = 4;
-/// A process may raise the soft limit to the hard one, and must.
-const LIMITED: &[&str] = &["sh", "-c", "ulimit -Sn 1024 && exec \"$0\" \"$@\""];
+/// A process may raise the soft limit of open files to the hard one, and must. The hard one is what
+/// Apache's `os.sh` asks for, where we may set it.
+const LIMITED: &[&str] =
+    &["sh", "-c", "ulimit -Hn 655350 2> /dev/null; ulimit -Sn 1024 && exec \"$0\" \"$@\""];
 /// A server that has not started by then is told as such.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -36,7 +38,9 @@ fn measure(lab: &mut Lab<'_>, outcome: &mut Outcome, count: u32) -> anyhow::Resu
                 ensure!(kind == Kind::Apache, error);
                 println!("  {error:#}");
                 let why = error.to_string();
-                outcome.notes.push(format!("Apache: {}", why.lines().next().unwrap_or_default()));
+                outcome
+                    .notes
+                    .push(format!("Apache: {}", why.lines().take(2).collect::<Vec<_>>().join(" ")));
                 peers.retain(|peer| *peer != kind);
             }
         }
