@@ -156,9 +156,10 @@ fn section(extent: &Extent, outcomes: &[Outcome]) -> anyhow::Result<String> {
         "{}\n\nApogee at {revision} against Apache RocketMQ {APACHE_VERSION}, {date}. Made by \
          `cargo xtask store-bench`.\n\nBoth servers have default settings, Apache's broker with \
          `{}`, and work on the same files, which Apogee has written: a log of {}.5 GiB, \
-         messages of 1 KiB in 125 topics of 8 queues; a queue of {} messages of 128 bytes with one \
-         of a tenth as many keys each; topics of 4 queues with a message in each. What is read is in \
-         the page cache. {} rounds, in alternation; figures are medians, with the least and the greatest.",
+         messages of 1 KiB in 125 topics of 8 queues; a queue of {} messages of 128 bytes with \
+         one of a tenth as many keys each; topics of 4 queues with a message in each. What is \
+         read is in the page cache. {} rounds, in alternation; figures are medians, with the \
+         least and the greatest.",
         Section::Store.heading(),
         BROKER_HEAP.join(" "),
         extent.log_bytes >> 30,
