@@ -5,9 +5,14 @@
 
 mod commands;
 mod compat;
+mod figures;
 mod fuzz;
+mod machine;
+mod page;
 mod peer_bench;
 mod peers;
+mod questions;
+mod store_bench;
 mod tools;
 
 use clap::Parser;
@@ -24,8 +29,10 @@ enum Task {
     Door,
     /// Run every fuzz target for a while, from the kept corpus.
     Fuzz(fuzz::FuzzArgs),
-    /// Measure Apogee against Apache RocketMQ and write docs/benchmarks.md.
+    /// Measure Apogee against Apache RocketMQ: messages on their way.
     PeerBench(peer_bench::PeerBenchArgs),
+    /// Measure what the stores of both do with much data: starts, rebuilds, lookups, slow disks.
+    StoreBench(store_bench::StoreBenchArgs),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -35,5 +42,6 @@ fn main() -> anyhow::Result<()> {
         Task::Door => compat::door(),
         Task::Fuzz(args) => fuzz::run(&args),
         Task::PeerBench(args) => peer_bench::run(&args),
+        Task::StoreBench(args) => store_bench::run(&args),
     }
 }

@@ -1,6 +1,5 @@
 //! `cargo xtask peer-bench`: Apogee against Apache RocketMQ, on this machine, in alternation.
 
-mod machine;
 mod page;
 mod rounds;
 mod rows;
@@ -11,10 +10,10 @@ use std::time::Duration;
 use anyhow::ensure;
 use clap::Args;
 
-use crate::commands;
+use crate::machine::{self, Ticks};
 use crate::peers::{self, Places};
+use crate::{commands, page as pages};
 
-use machine::Ticks;
 use rounds::Runner;
 use rows::ROWS;
 
@@ -89,7 +88,7 @@ impl PeerBenchArgs {
 
 pub fn run(args: &PeerBenchArgs) -> anyhow::Result<()> {
     for id in &args.only {
-        let ids: Vec<_> = ROWS.iter().map(|row| row.id).collect();
+        let ids: Vec<_> = ROWS.iter().map(|row| row.head.id).collect();
         ensure!(ids.contains(&id.as_str()), "no row `{id}`; there are {}", ids.join(", "));
     }
     let apache_home = peers::fetch_apache(peers::APACHE_VERSION, args.apache_home.as_deref())?;
@@ -110,9 +109,9 @@ pub fn run(args: &PeerBenchArgs) -> anyhow::Result<()> {
     };
     let mut runner = Runner::new(Places { apache_home, apogee, data }, &extent)?;
     for row in ROWS {
-        if args.only.is_empty() || args.only.iter().any(|id| id == row.id) {
+        if args.only.is_empty() || args.only.iter().any(|id| id == row.head.id) {
             let outcome = runner.row(row)?;
-            println!("{}", page::table([&outcome]));
+            println!("{}", pages::table([&outcome]));
             page.outcomes.push(outcome);
             page.stolen_percent = Ticks::now()?.stolen_since(ticks);
             // After each row: a run of an hour may be cut short.

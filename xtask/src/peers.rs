@@ -1,21 +1,24 @@
 //! The servers that are compared: Apache RocketMQ from Maven Central, Apogee, and the floor.
 
 use std::fs::File;
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 
-use crate::commands::{self, command, run};
+use crate::commands::{self, command, output, run};
+use crate::machine;
+use crate::questions::Questions;
 
 pub const APACHE_VERSION: &str = "5.5.0";
 /// The last of those before 5.0, which many still run.
 pub const APACHE_VERSION_OLD: &str = "4.9.7";
-const START_MAX: Duration = Duration::from_secs(90);
+/// A log of 8 GiB may have to be read.
+const START_MAX: Duration = Duration::from_secs(300);
+const STOP_MAX: Duration = Duration::from_secs(120);
 /// A broker of Apache's registers every 30 seconds, and what it does first may fail.
 const RESUME_MAX: Duration = Duration::from_secs(90);
 
@@ -70,19 +73,53 @@ pub struct Places {
     pub data: PathBuf,
 }
 
-/// A running server with an empty store of its own. Ends with this value, and its store as well.
+/// A running server. Ends with this value as by `kill -9`, and what is in `dir` goes.
 pub struct Peer {
     pub kind: Kind,
     pub name_server: String,
+    /// `host:port`.
+    pub broker: String,
     /// From the start of a process until it answered: each process.
     pub start_times: Vec<Duration>,
     /// The broker last.
     processes: Vec<Child>,
+    store: PathBuf,
+    patience: Duration,
     dir: PathBuf,
+}
+
+/// How a server runs, beside its default settings.
+pub struct Setup<'a> {
+    pub flush: Flush,
+    /// A store that stays when the server ends; else an empty one that goes with it.
+    pub store: Option<&'a Path>,
+    /// The broker is run by this command, in whose process it must end up.
+    pub under: &'a [&'a str],
+    /// What a broker that serves has; else its name server must know it.
+    pub queues: &'a [Queue],
+    /// How long it may take until then.
+    pub patience: Duration,
+}
+
+impl Default for Setup<'_> {
+    fn default() -> Self {
+        Self { flush: Flush::Async, store: None, under: &[], queues: &[], patience: START_MAX }
+    }
+}
+
+/// A queue, and the offset that its next message will get.
+pub struct Queue {
+    pub topic: String,
+    pub id: u32,
+    pub next: u64,
 }
 
 impl Places {
     pub fn start(&self, kind: Kind, flush: Flush) -> anyhow::Result<Peer> {
+        self.start_with(kind, &Setup { flush, ..Setup::default() })
+    }
+
+    pub fn start_with(&self, kind: Kind, setup: &Setup<'_>) -> anyhow::Result<Peer> {
         let (name_server, broker) = match kind {
             Kind::Apache => (29801, 29811),
             Kind::Apogee => (29821, 29831),
@@ -94,42 +131,70 @@ impl Places {
         let mut peer = Peer {
             kind,
             name_server: format!("127.0.0.1:{name_server}"),
+            broker: format!("127.0.0.1:{broker}"),
             start_times: Vec::new(),
             processes: Vec::new(),
+            store: setup.store.map_or_else(|| dir.join("store"), Path::to_owned),
+            patience: setup.patience,
             dir,
         };
-        let config = peer.config(broker, flush)?;
+        let config = peer.config(broker, setup.flush)?;
         match kind {
-            Kind::Apache => self.start_apache(&mut peer, name_server, &config)?,
+            Kind::Apache => self.start_apache(&mut peer, name_server, &config, setup)?,
             Kind::Apogee => {
-                let mut apogee = Command::new(&self.apogee);
-                apogee.arg("--data").arg(peer.dir.join("store")).arg("-c").arg(&config);
+                let mut apogee = under(setup.under, &self.apogee);
+                apogee.arg("--data").arg(&peer.store).arg("-c").arg(&config);
                 apogee.arg(format!("--port={name_server}"));
                 apogee.arg(format!("--broker-port={broker}"));
-                peer.launch(apogee, "apogee.log", is_routable)?;
+                peer.launch(apogee, "apogee.log", &|peer| peer.serves(setup.queues))?;
             }
             Kind::Floor => {
                 let mut floor = Command::new(&self.apogee);
                 floor.args(["bench", "floor"]).arg(format!("--port={name_server}"));
-                peer.launch(floor, "floor.log", is_routable)?;
+                peer.launch(floor, "floor.log", &|peer| is_routable(&peer.name_server))?;
             }
         }
         Ok(peer)
     }
 
-    fn start_apache(&self, peer: &mut Peer, port: u16, config: &Path) -> anyhow::Result<()> {
-        let name_server_config = peer.dir.join("namesrv.conf");
-        std::fs::write(&name_server_config, format!("listenPort={port}\n"))?;
-        let mut name_server = self.java(peer, NAME_SERVER_HEAP, "namesrv", "NamesrvStartup");
-        name_server.arg("-c").arg(&name_server_config);
-        peer.launch(name_server, "namesrv.log", |addr| answer(addr).is_some())?;
-        let mut broker = self.java(peer, BROKER_HEAP, "broker", "BrokerStartup");
-        broker.arg("-c").arg(config).args(["-n", &peer.name_server]);
-        peer.launch(broker, "broker.log", is_routable)
+    /// What `apogee bench` says of a load of these words.
+    pub fn bench(&self, peer: &Peer, words: &[&str]) -> anyhow::Result<Value> {
+        said(self.bench_command(peer, words).arg("--pid").arg(peer.pids().join(",")))
     }
 
-    fn java(&self, peer: &Peer, heap: &[&str], part: &str, main: &str) -> Command {
-        let mut java = Command::new("java");
+    /// Without the processes of the server.
+    pub fn bench_command(&self, peer: &Peer, words: &[&str]) -> Command {
+        let mut bench = command(&self.apogee, &["bench"]);
+        bench.args(words).args(["--json", "-n", &peer.name_server]);
+        bench
+    }
+
+    fn start_apache(
+        &self,
+        peer: &mut Peer,
+        port: u16,
+        config: &Path,
+        setup: &Setup<'_>,
+    ) -> anyhow::Result<()> {
+        let name_server_config = peer.dir.join("namesrv.conf");
+        std::fs::write(&name_server_config, format!("listenPort={port}\n"))?;
+        let mut name_server = self.java(peer, &[], NAME_SERVER_HEAP, "namesrv", "NamesrvStartup");
+        name_server.arg("-c").arg(&name_server_config);
+        peer.launch(name_server, "namesrv.log", &|peer| route_code(&peer.name_server).is_some())?;
+        let mut broker = self.java(peer, setup.under, BROKER_HEAP, "broker", "BrokerStartup");
+        broker.arg("-c").arg(config).args(["-n", &peer.name_server]);
+        peer.launch(broker, "broker.log", &|peer| peer.serves(setup.queues))
+    }
+
+    fn java(
+        &self,
+        peer: &Peer,
+        wrapper: &[&str],
+        heap: &[&str],
+        part: &str,
+        main: &str,
+    ) -> Command {
+        let mut java = under(wrapper, Path::new("java"));
         java.args(heap).args(JVM);
         java.arg(format!("-Drmq.logback.configurationFile=rmq.{part}.logback.xml"));
         java.arg(format!("-Duser.home={}", peer.dir.display()));
@@ -143,7 +208,7 @@ impl Places {
 impl Peer {
     /// Default settings, but for names, places and when a message counts as stored.
     fn config(&self, broker_port: u16, flush: Flush) -> anyhow::Result<PathBuf> {
-        let store = self.dir.join("store");
+        let store = &self.store;
         let mut text = String::from("brokerClusterName=DefaultCluster\nbrokerName=broker-a\n");
         text += "brokerId=0\nbrokerIP1=127.0.0.1\n";
         text += &format!("listenPort={broker_port}\nstorePathRootDir={}\n", store.display());
@@ -161,7 +226,7 @@ impl Peer {
         &mut self,
         mut command: Command,
         log: &str,
-        is_up: fn(&str) -> bool,
+        is_up: &dyn Fn(&Self) -> bool,
     ) -> anyhow::Result<()> {
         let log = self.dir.join(log);
         let file = File::create(&log)?;
@@ -170,11 +235,17 @@ impl Peer {
         let started = Instant::now();
         let program = command.get_program().to_string_lossy().into_owned();
         self.processes.push(command.spawn().with_context(|| program.clone())?);
-        while !is_up(&self.name_server) {
+        while !is_up(self) {
             let process = self.processes.last_mut().expect("it was just pushed");
-            if process.try_wait()?.is_some() || START_MAX < started.elapsed() {
+            let ended = process.try_wait()?;
+            if ended.is_some() || self.patience < started.elapsed() {
+                let how = match ended {
+                    Some(status) => format!("ended with {status}"),
+                    None => format!("does not serve after {:?}", self.patience),
+                };
                 let said = std::fs::read_to_string(&log).unwrap_or_default();
-                bail!("{program} does not start:\n{said}");
+                let said = said.lines().filter(|line| !line.contains("|-")).collect::<Vec<_>>();
+                bail!("{program} {how}:\n{}", said.join("\n"));
             }
             // Asking must not slow the start that it measures: one part in a hundred is exact
             // enough.
@@ -182,6 +253,57 @@ impl Peer {
         }
         self.start_times.push(started.elapsed());
         Ok(())
+    }
+
+    /// Whether the broker has these queues; without any, whether the name server knows it.
+    fn serves(&self, queues: &[Queue]) -> bool {
+        if queues.is_empty() {
+            return is_routable(&self.name_server);
+        }
+        let Some(mut broker) = Questions::connect(&self.broker) else { return false };
+        // What was written last comes back last.
+        let is_there = |queue: &Queue| broker.next_offset(queue) == Some(queue.next);
+        queues.iter().rev().all(is_there)
+    }
+
+    /// From the start of the broker until it served.
+    pub fn ready_time(&self) -> Duration {
+        *self.start_times.last().expect("it was started")
+    }
+
+    /// Waits until the name server knows a topic; says since when the broker runs then.
+    pub fn wait_for_route(&self, topic: &str, since: Instant) -> anyhow::Result<Duration> {
+        let mut name_server = Questions::connect(&self.name_server).context("no name server")?;
+        while name_server.route_code(topic) != Some(0) {
+            ensure!(since.elapsed() < START_MAX, "the name server does not learn of {topic}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(since.elapsed())
+    }
+
+    /// Asks the broker to stop and waits until it has.
+    pub fn stop(mut self) -> anyhow::Result<()> {
+        self.signal_broker(Signal::TERM);
+        let mut broker = self.processes.pop().expect("it was started");
+        let asked = Instant::now();
+        while broker.try_wait()?.is_none() {
+            if STOP_MAX < asked.elapsed() {
+                self.processes.push(broker);
+                bail!("{:?} does not stop", self.kind);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    /// What the broker has printed.
+    pub fn log(&self) -> String {
+        let name = if self.kind == Kind::Apache { "broker.log" } else { "apogee.log" };
+        std::fs::read_to_string(self.dir.join(name)).unwrap_or_default()
+    }
+
+    pub fn broker_pid(&self) -> u32 {
+        self.processes.last().expect("it was started").id()
     }
 
     pub fn pids(&self) -> Vec<String> {
@@ -212,15 +334,7 @@ impl Peer {
 
     /// Seconds of processor time so far.
     pub fn cpu_seconds(&self) -> anyhow::Result<f64> {
-        let mut ticks = 0_u64;
-        for pid in self.pids() {
-            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-            let fields = stat.rsplit_once(')').context("no process name")?.1.split_whitespace();
-            for field in fields.skip(11).take(2) {
-                ticks += field.parse::<u64>()?;
-            }
-        }
-        Ok(ticks as f64 / 100.0)
+        self.pids().iter().map(|pid| machine::cpu_seconds_of(pid)).sum()
     }
 
     fn signal_broker(&self, signal: Signal) {
@@ -247,23 +361,29 @@ fn remove_dir(dir: &Path) {
     let _ = std::fs::remove_dir_all(dir);
 }
 
-/// Whether the name server knows the topic that every broker registers.
-fn is_routable(name_server: &str) -> bool {
-    answer(name_server) == Some(0)
+/// The line of JSON that a command prints.
+pub fn said(command: &mut Command) -> anyhow::Result<Value> {
+    let text = output(command)?;
+    serde_json::from_str(&text).with_context(|| format!("apogee said {text}"))
 }
 
-/// The code that the name server answers to a request for a route.
-fn answer(name_server: &str) -> Option<i64> {
-    const HEADER: &[u8] = br#"{"code":105,"extFields":{"topic":"TBW102"},"flag":0,"opaque":1}"#;
-    let mut stream = TcpStream::connect(name_server).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(3))).ok()?;
-    let len = HEADER.len() as u32;
-    let prefix = [(4 + len).to_be_bytes(), len.to_be_bytes()].concat();
-    stream.write_all(&[&prefix, HEADER].concat()).ok()?;
-    let mut prefix = [0; 8];
-    stream.read_exact(&mut prefix).ok()?;
-    let header_len = u32::from_be_bytes([0, prefix[5], prefix[6], prefix[7]]);
-    let mut header = vec![0; header_len as usize];
-    stream.read_exact(&mut header).ok()?;
-    serde_json::from_slice::<serde_json::Value>(&header).ok()?.get("code")?.as_i64()
+/// A program, run by a command.
+fn under(wrapper: &[&str], program: &Path) -> Command {
+    match wrapper {
+        [] => Command::new(program),
+        [first, rest @ ..] => {
+            let mut command = Command::new(first);
+            command.args(rest).arg(program);
+            command
+        }
+    }
+}
+
+/// Whether the name server knows the topic that every broker registers.
+fn is_routable(name_server: &str) -> bool {
+    route_code(name_server) == Some(0)
+}
+
+fn route_code(name_server: &str) -> Option<i64> {
+    Questions::connect(name_server)?.route_code("TBW102")
 }

@@ -1,4 +1,4 @@
-//! What the tests need beyond Rust: a JDK, Maven, Go.
+//! What the tests need beyond Rust: a JDK, Maven, Go; and the benchmarks strace.
 
 use std::process::{Command, Stdio};
 
@@ -39,20 +39,38 @@ const TOOLS: [Tool; 3] = [
     },
 ];
 
+/// Makes a disk slow, for `store-bench`.
+const STRACE: Tool = Tool {
+    program: "strace",
+    version: "--version",
+    is_enough: |text| text.contains("strace"),
+    package: "strace",
+    what: "strace",
+};
+
 fn number_after(text: &str, word: &str) -> Option<u32> {
     let rest = text.split_once(word)?.1;
     rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
-/// Finds everything, or installs what is missing where it may.
+/// What the tests need.
 pub fn require() -> anyhow::Result<()> {
-    let missing: Vec<_> = TOOLS.iter().filter(|tool| !is_there(tool)).collect();
+    find_or_install(&TOOLS)
+}
+
+pub fn require_strace() -> anyhow::Result<()> {
+    find_or_install(&[STRACE])
+}
+
+/// Installs what is missing where it may.
+fn find_or_install(tools: &[Tool]) -> anyhow::Result<()> {
+    let missing: Vec<_> = tools.iter().filter(|tool| !is_there(tool)).collect();
     if missing.is_empty() {
         return Ok(());
     }
     let whats: Vec<_> = missing.iter().map(|tool| tool.what).collect();
     if !rustix::process::getuid().is_root() || !answers("apt-get", "--version") {
-        bail!("install {} first: the tests with foreign clients need them", whats.join(", "));
+        bail!("install {} first", whats.join(", "));
     }
     run(&mut command("apt-get", &["update", "-qq"]))?;
     let mut install = command("apt-get", &["install", "-qq", "-y", "--no-install-recommends"]);

@@ -8,24 +8,11 @@ use anyhow::Context;
 use serde_json::Value;
 
 use super::Extent;
-use super::machine::PageCache;
-use super::rows::{Action, Bar, Metric, Row};
+use super::rows::{Action, Row};
 use crate::commands::{command, output};
+use crate::figures::{Bar, Metric, Outcome};
+use crate::machine::PageCache;
 use crate::peers::{Flush, Kind, Peer, Places};
-
-/// What was measured, a figure for each round.
-pub type Figures = BTreeMap<(Kind, Metric), Vec<f64>>;
-
-pub struct Outcome {
-    pub row: &'static Row,
-    pub figures: Figures,
-    /// Appends with fdatasync a second.
-    pub loop_rates: Vec<f64>,
-    /// Errors that the load saw, and the like.
-    pub notes: Vec<String>,
-    /// Where the time goes, if the row was missed.
-    pub profile: Vec<String>,
-}
 
 pub struct Runner<'a> {
     places: Places,
@@ -49,17 +36,11 @@ impl<'a> Runner<'a> {
     }
 
     pub fn row(&mut self, row: &'static Row) -> anyhow::Result<Outcome> {
-        println!("\n== {}: {}", row.id, row.title);
-        let mut outcome = Outcome {
-            row,
-            figures: Figures::new(),
-            loop_rates: Vec::new(),
-            notes: Vec::new(),
-            profile: Vec::new(),
-        };
+        println!("\n== {}: {}", row.head.id, row.head.title);
+        let mut outcome = Outcome::new(&row.head);
         match row.action {
-            Action::Load(load) => self.loads(&mut outcome, None, load)?,
-            Action::Backlog { fill, load } => self.loads(&mut outcome, Some(fill), load)?,
+            Action::Load(load) => self.loads(row, &mut outcome, None, load)?,
+            Action::Backlog { fill, load } => self.loads(row, &mut outcome, Some(fill), load)?,
             Action::Start => self.starts(&mut outcome)?,
             Action::Idle => self.idle(&mut outcome)?,
             Action::Memory => {
@@ -72,18 +53,19 @@ impl<'a> Runner<'a> {
         if outcome.is_missed()
             && let Action::Load(load) | Action::Backlog { load, .. } = row.action
         {
-            self.profile(&mut outcome, load)?;
+            self.profile(row, &mut outcome, load)?;
         }
         Ok(outcome)
     }
 
     fn loads(
         &mut self,
+        row: &Row,
         outcome: &mut Outcome,
         fill: Option<&str>,
         load: &str,
     ) -> anyhow::Result<()> {
-        let flush = outcome.row.flush;
+        let flush = row.flush;
         let apache = self.start(Kind::Apache, flush, fill)?;
         // A store that grows is made anew for each round; a backlog stays.
         let filled = match fill {
@@ -104,12 +86,12 @@ impl<'a> Runner<'a> {
                     self.measure(outcome, apogee, load)?;
                     apogee.pause();
                 }
-                None => self.measure_new(outcome, Kind::Apogee, load)?,
+                None => self.measure_new(row, outcome, Kind::Apogee, load)?,
             }
-            if outcome.row.has_floor {
-                self.measure_new(outcome, Kind::Floor, load)?;
+            if row.has_floor {
+                self.measure_new(row, outcome, Kind::Floor, load)?;
             }
-            if outcome.row.bars.iter().any(|(_, bar)| matches!(bar, Bar::OfLoop(_))) {
+            if outcome.head.bars.iter().any(|(_, bar)| matches!(bar, Bar::OfLoop(_))) {
                 outcome.loop_rates.push(self.fsync_loop()?);
             }
         }
@@ -122,13 +104,19 @@ impl<'a> Runner<'a> {
             let mut words: Vec<_> = fill.split(' ').collect();
             let count = self.extent.backlog.to_string();
             words.extend(["--count", &count]);
-            self.bench(&peer, &words)?;
+            self.places.bench(&peer, &words)?;
         }
         Ok(peer)
     }
 
-    fn measure_new(&mut self, outcome: &mut Outcome, kind: Kind, load: &str) -> anyhow::Result<()> {
-        let peer = self.places.start(kind, outcome.row.flush)?;
+    fn measure_new(
+        &mut self,
+        row: &Row,
+        outcome: &mut Outcome,
+        kind: Kind,
+        load: &str,
+    ) -> anyhow::Result<()> {
+        let peer = self.places.start(kind, row.flush)?;
         self.measure(outcome, &peer, load)
     }
 
@@ -180,14 +168,7 @@ impl<'a> Runner<'a> {
         let mut words: Vec<_> = load.split(' ').collect();
         let (warmup, duration) = (warmup.as_secs().to_string(), duration.as_secs().to_string());
         words.extend(["--warmup", &warmup, "--duration", &duration]);
-        self.bench(peer, &words)
-    }
-
-    fn bench(&self, peer: &Peer, words: &[&str]) -> anyhow::Result<Value> {
-        let mut bench = command(&self.places.apogee, &["bench"]);
-        bench.args(words).args(["--json", "-n", &peer.name_server, "--pid"]);
-        let text = output(bench.arg(peer.pids().join(",")))?;
-        serde_json::from_str(&text).with_context(|| format!("apogee bench said {text}"))
+        self.places.bench(peer, &words)
     }
 
     fn fsync_loop(&self) -> anyhow::Result<f64> {
@@ -227,12 +208,12 @@ impl<'a> Runner<'a> {
     }
 
     /// Where Apogee spends its time under this load.
-    fn profile(&mut self, outcome: &mut Outcome, load: &str) -> anyhow::Result<()> {
-        let fill = match outcome.row.action {
+    fn profile(&mut self, row: &Row, outcome: &mut Outcome, load: &str) -> anyhow::Result<()> {
+        let fill = match row.action {
             Action::Backlog { fill, .. } => Some(fill),
             _ => None,
         };
-        let peer = self.start(Kind::Apogee, outcome.row.flush, fill)?;
+        let peer = self.start(Kind::Apogee, row.flush, fill)?;
         self.page_cache.fill()?;
         let mut bench = command(&self.places.apogee, &["bench"]);
         bench.args(load.split(' ')).args(["--duration", "8", "-n", &peer.name_server]);
@@ -255,67 +236,7 @@ impl<'a> Runner<'a> {
     }
 }
 
-impl Outcome {
-    fn add(&mut self, kind: Kind, metric: Metric, value: f64) {
-        self.figures.entry((kind, metric)).or_default().push(value);
-    }
-
-    /// The median, the least and the greatest.
-    pub fn spread(&self, kind: Kind, metric: Metric) -> Option<[f64; 3]> {
-        spread(self.figures.get(&(kind, metric))?)
-    }
-
-    /// Apogee's figure as a multiple of what it is compared with, and whether that is enough.
-    pub fn judge(&self, metric: Metric, bar: Bar) -> Option<(Option<f64>, bool)> {
-        let [ours, ..] = self.spread(Kind::Apogee, metric)?;
-        let theirs = match bar {
-            Bar::AtMost(most) => {
-                let theirs = self.spread(Kind::Apache, metric).map(|[median, ..]| ours / median);
-                return Some((theirs, ours <= most));
-            }
-            Bar::OfLoop(_) => spread(&self.loop_rates)?[0],
-            _ => self.spread(Kind::Apache, metric)?[0],
-        };
-        let ratio = ours / theirs;
-        let is_enough = match bar {
-            Bar::Times(least) | Bar::OfLoop(least) => least <= ratio,
-            Bar::Part(most) | Bar::AtMost(most) => ratio <= most,
-        };
-        Some((Some(ratio), is_enough))
-    }
-
-    fn is_missed(&self) -> bool {
-        let judge = |(metric, bar): &(Metric, Bar)| self.judge(*metric, *bar);
-        self.row.bars.iter().filter_map(judge).any(|(_, is_enough)| !is_enough)
-    }
-}
-
 /// A line of `perf report` without its empty columns at the end.
 fn without_columns(line: &str) -> String {
     line.trim_end_matches([' ', '-']).trim_start().to_owned()
-}
-
-/// The median, the least and the greatest.
-pub fn spread(values: &[f64]) -> Option<[f64; 3]> {
-    let mut values = values.to_vec();
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    let median = match values.len() {
-        0 => return None,
-        len if len % 2 == 1 => values[middle],
-        _ => f64::midpoint(values[middle - 1], values[middle]),
-    };
-    Some([median, values[0], values[values.len() - 1]])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_median_is_in_the_middle() {
-        assert_eq!(spread(&[]), None);
-        assert_eq!(spread(&[3.0, 1.0, 2.0]), Some([2.0, 1.0, 3.0]));
-        assert_eq!(spread(&[4.0, 1.0]), Some([2.5, 1.0, 4.0]));
-    }
 }

@@ -1,37 +1,7 @@
 //! The table of scenarios: what is run, and what Apogee must reach.
 
+use crate::figures::{Bar, Head, Metric};
 use crate::peers::Flush;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Metric {
-    /// Messages a second.
-    Rate,
-    /// Seconds of the server's processor time for a million messages.
-    Cpu,
-    /// Microseconds.
-    P50,
-    P99,
-    P999,
-    /// Seconds of processor time in a minute.
-    Idle,
-    /// Bytes of anonymous memory.
-    Memory,
-    /// Milliseconds.
-    Start,
-}
-
-/// What a figure is compared with.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Bar {
-    /// At least so many times Apache's.
-    Times(f64),
-    /// At most this part of Apache's.
-    Part(f64),
-    /// At most this.
-    AtMost(f64),
-    /// At least this part of the loop that only appends and syncs.
-    OfLoop(f64),
-}
 
 #[derive(Debug, Clone, Copy)]
 pub enum Action {
@@ -49,14 +19,11 @@ pub enum Action {
 }
 
 pub struct Row {
-    /// For `--only`.
-    pub id: &'static str,
-    pub title: &'static str,
+    pub head: Head,
     pub action: Action,
     pub flush: Flush,
     /// The throw-away server can do it, too.
     pub has_floor: bool,
-    pub bars: &'static [(Metric, Bar)],
 }
 
 impl Row {
@@ -66,7 +33,8 @@ impl Row {
         load: &'static str,
         bars: &'static [(Metric, Bar)],
     ) -> Self {
-        Self { id, title, action: Action::Load(load), flush: Flush::Async, has_floor: true, bars }
+        let head = Head { id, title, bars };
+        Self { head, action: Action::Load(load), flush: Flush::Async, has_floor: true }
     }
 
     const fn sync(self) -> Self {
@@ -171,63 +139,3 @@ pub const ROWS: &[Row] = &[
     )
     .with(Action::Memory),
 ];
-
-impl Bar {
-    pub fn text(self, metric: Metric) -> String {
-        match self {
-            Times(times) => format!(">= {times}x"),
-            Part(part) => format!("<= 1/{:.0}", 1.0 / part),
-            AtMost(most) => format!("<= {}", metric.text(most)),
-            OfLoop(part) => format!(">= {part} of the loop"),
-        }
-    }
-}
-
-impl Metric {
-    pub fn name(self) -> &'static str {
-        match self {
-            Rate => "messages/s",
-            Cpu => "server CPU-s per million",
-            P50 => "p50",
-            P99 => "p99",
-            P999 => "p99.9",
-            Idle => "CPU-s",
-            Memory => "MiB",
-            Start => "ms",
-        }
-    }
-
-    /// The figure as it stands in the page.
-    pub fn text(self, value: f64) -> String {
-        match self {
-            Rate => thousands(value as u64),
-            P50 | P99 | P999 if value < 1000.0 => format!("{value:.0} us"),
-            P50 | P99 | P999 => format!("{:.2} ms", value / 1000.0),
-            Memory => format!("{:.1}", value / 1024.0 / 1024.0),
-            Start => format!("{value:.0}"),
-            Cpu | Idle if 10.0 <= value => format!("{value:.1}"),
-            Cpu | Idle => format!("{value:.2}"),
-        }
-    }
-}
-
-/// With three digits that count and commas between groups of three.
-fn thousands(value: u64) -> String {
-    let digits = value.to_string();
-    let rounded = match digits.len() {
-        0..=3 => value,
-        len => {
-            let unit = 10_u64.pow(len as u32 - 3);
-            (value + unit / 2) / unit * unit
-        }
-    };
-    let digits = rounded.to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if 0 < at && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}

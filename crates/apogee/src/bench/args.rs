@@ -23,6 +23,11 @@ pub(super) enum Scenario {
     Latency(LatencyArgs),
     /// Send, and read at the same time what was sent.
     Mixed(MixedArgs),
+    /// Make topics and fill their queues on one broker: to have a large store, or one of many
+    /// topics or many keys.
+    Fill(FillArgs),
+    /// Ask for offsets by time or messages by key, one request at a time.
+    Lookup(LookupArgs),
     /// Be a throw-away broker that does next to nothing: where the floor lies.
     #[command(hide = true)]
     Floor {
@@ -66,6 +71,10 @@ pub(super) struct ConsumeArgs {
     /// Read the backlog once.
     #[arg(long)]
     pub once: bool,
+    /// Every connection is a consumer of its own that starts at a random place of one queue,
+    /// instead of having its share of the queues.
+    #[arg(long, conflicts_with = "once")]
+    pub scattered: bool,
     /// Check every record and its checksum.
     #[arg(long)]
     pub verify: bool,
@@ -112,6 +121,54 @@ pub(super) struct MixedArgs {
     pub span: Span,
     #[command(flatten)]
     pub output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct FillArgs {
+    #[command(flatten)]
+    pub target: Target,
+    /// So many topics, `NAME-0` and so on [default: only NAME].
+    #[arg(long, value_name = "N")]
+    pub topics: Option<u32>,
+    /// Messages in each queue.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub each: u64,
+    /// Bytes of a message's body.
+    #[arg(long, value_name = "BYTES", default_value_t = 1024)]
+    pub size: usize,
+    /// Messages in a request.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub batch: u64,
+    /// Give each message one of so many keys, `key-0` and so on.
+    #[arg(long, value_name = "N")]
+    pub keys: Option<u64>,
+    /// One line of JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LookupArgs {
+    #[command(flatten)]
+    pub target: Target,
+    /// What is known of the messages.
+    #[arg(long, value_enum)]
+    pub by: LookupBy,
+    /// How many keys `fill` was told.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub keys: u64,
+    #[command(flatten)]
+    pub span: Span,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum LookupBy {
+    /// A random time between the first message of a queue and its last.
+    Time,
+    /// A random key: 32 messages at most are asked for.
+    Key,
 }
 
 /// Which cluster, and what there.

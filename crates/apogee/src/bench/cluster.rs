@@ -38,8 +38,7 @@ pub struct Cluster {
 impl Cluster {
     /// Makes the topic if it is not there, or as `--queues` says.
     pub fn prepare(target: &Target) -> anyhow::Result<Self> {
-        let addrs = crate::produce::name_servers(target.namesrv.clone());
-        let mut calls = first_that_answers(&addrs)?;
+        let mut calls = name_server(target)?;
         let existing = route(&mut calls, &target.topic)?;
         let wanted = match (&existing, target.queues) {
             (Some(brokers), None) if !brokers.is_empty() => None,
@@ -51,6 +50,11 @@ impl Cluster {
         };
         Ok(Self { name_server: calls.addr, brokers })
     }
+}
+
+/// The name server of the cluster.
+pub fn name_server(target: &Target) -> anyhow::Result<Calls> {
+    first_that_answers(&crate::produce::name_servers(target.namesrv.clone()))
 }
 
 fn first_that_answers(addrs: &str) -> anyhow::Result<Calls> {
@@ -66,14 +70,7 @@ fn first_that_answers(addrs: &str) -> anyhow::Result<Calls> {
 
 /// Makes the topic on every master and waits until the name server knows.
 fn make_topic(calls: &mut Calls, topic: &str, queue_count: i32) -> anyhow::Result<Vec<Broker>> {
-    let info: ClusterInfo = {
-        let body = calls.call::<GetBrokerClusterInfo>(&GetBrokerClusterInfo {})?.succeeded()?;
-        json::read(&body).context("the cluster's brokers")?
-    };
-    let masters: Vec<_> = info.broker_addr_table.values().filter_map(|it| it.master()).collect();
-    if masters.is_empty() {
-        bail!("the name server {} knows no broker", calls.addr);
-    }
+    let masters = masters(calls)?;
     for addr in &masters {
         let request = UpdateAndCreateTopic {
             topic: topic.to_owned(),
@@ -101,6 +98,18 @@ fn make_topic(calls: &mut Calls, topic: &str, queue_count: i32) -> anyhow::Resul
         }
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Addresses of the masters, at least one.
+pub fn masters(calls: &mut Calls) -> anyhow::Result<Vec<String>> {
+    let body = calls.call::<GetBrokerClusterInfo>(&GetBrokerClusterInfo {})?.succeeded()?;
+    let info: ClusterInfo = json::read(&body).context("the cluster's brokers")?;
+    let masters = info.broker_addr_table.values().filter_map(|it| it.master());
+    let masters: Vec<_> = masters.map(ToString::to_string).collect();
+    if masters.is_empty() {
+        bail!("the name server {} knows no broker", calls.addr);
+    }
+    Ok(masters)
 }
 
 /// The masters that have the topic; `None` if nobody knows it.
@@ -146,10 +155,10 @@ pub struct Calls {
     opaque: i32,
 }
 
-struct Reply {
-    code: ResponseCode,
+pub struct Reply {
+    pub code: ResponseCode,
     remark: String,
-    offset: Option<i64>,
+    pub offset: Option<i64>,
     body: Vec<u8>,
 }
 
@@ -160,7 +169,15 @@ impl Calls {
         Ok(Self { addr: addr.to_owned(), link, opaque: 0 })
     }
 
-    fn call<'a, R: Request>(&mut self, request: &R::At<'a>) -> anyhow::Result<Reply> {
+    pub fn call<'a, R: Request>(&mut self, request: &R::At<'a>) -> anyhow::Result<Reply> {
+        self.call_with::<R>(request, &[])
+    }
+
+    pub fn call_with<'a, R: Request>(
+        &mut self,
+        request: &R::At<'a>,
+        body: &[u8],
+    ) -> anyhow::Result<Reply> {
         self.opaque += 1;
         let head = RequestHead {
             encoding: HeaderEncoding::Json,
@@ -169,7 +186,7 @@ impl Calls {
             oneway: false,
         };
         let mut output = Output::default();
-        head.write(&mut output, |put| request.encode(put), |_| {});
+        head.write(&mut output, |put| request.encode(put), |out| out.bytes.extend_from_slice(body));
         self.link.output = output.bytes;
         self.link.flush()?;
         self.reply().with_context(|| format!("{} to {}", R::INFO.name, self.addr))
@@ -205,7 +222,7 @@ impl Calls {
 
 impl Reply {
     /// The body of a success.
-    fn succeeded(self) -> anyhow::Result<Vec<u8>> {
+    pub fn succeeded(self) -> anyhow::Result<Vec<u8>> {
         if self.code != ResponseCode::SUCCESS {
             bail!("{}: {}", self.code, self.remark);
         }

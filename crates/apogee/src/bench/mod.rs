@@ -8,10 +8,12 @@
 
 mod args;
 mod cluster;
+mod fill;
 mod floor;
 mod frames;
 mod link;
 mod load;
+mod lookup;
 mod pace;
 mod puller;
 mod report;
@@ -30,6 +32,8 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
         Scenario::Consume(args) => scenario::consume(&args),
         Scenario::Latency(args) => scenario::latency(&args),
         Scenario::Mixed(args) => scenario::mixed(&args),
+        Scenario::Fill(args) => fill::fill(&args),
+        Scenario::Lookup(args) => lookup::lookup(&args),
         Scenario::Floor { port } => floor::serve(port),
         Scenario::FsyncLoop(args) => floor::fsync_loop(&args),
     }

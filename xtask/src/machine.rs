@@ -103,3 +103,62 @@ impl Ticks {
         100.0 * (self.stolen - before.stolen) as f64 / (self.total - before.total).max(1) as f64
     }
 }
+
+/// Seconds of processor time of the programs that we have run and waited for.
+pub fn cpu_seconds_of_children() -> anyhow::Result<f64> {
+    cpu_seconds("self", 13)
+}
+
+/// Seconds of processor time that a process has used so far.
+pub fn cpu_seconds_of(pid: &str) -> anyhow::Result<f64> {
+    cpu_seconds(pid, 11)
+}
+
+/// The sum of two neighbours in `/proc/PID/stat`, counted from the process's name.
+fn cpu_seconds(pid: &str, field: usize) -> anyhow::Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields = stat.rsplit_once(')').context("no process name")?.1.split_whitespace();
+    let ticks = fields.skip(field).take(2).map(str::parse::<u64>);
+    Ok(ticks.sum::<Result<u64, _>>()? as f64 / 100.0)
+}
+
+/// What a process holds.
+pub struct Holdings {
+    pub anonymous_bytes: u64,
+    pub file_count: usize,
+    /// How many files it may open.
+    pub file_limit: u64,
+    pub mapping_count: usize,
+}
+
+impl Holdings {
+    pub fn of(pid: u32) -> anyhow::Result<Self> {
+        let read = |name| std::fs::read_to_string(format!("/proc/{pid}/{name}"));
+        let (status, limits) = (read("status")?, read("limits")?);
+        let number = |text: &str, name| {
+            let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
+            rest.split_whitespace().next()?.parse::<u64>().ok()
+        };
+        Ok(Self {
+            anonymous_bytes: 1024 * number(&status, "RssAnon:").context("no RssAnon")?,
+            file_count: std::fs::read_dir(format!("/proc/{pid}/fd"))?.count(),
+            file_limit: number(&limits, "Max open files").context("no limit of files")?,
+            mapping_count: read("maps")?.lines().count(),
+        })
+    }
+}
+
+/// Reads the files of a directory, so that they are in the page cache. Returns their length.
+pub fn read_all(dir: &Path) -> anyhow::Result<u64> {
+    let (mut chunk, mut sum) = (vec![0; 8 << 20], 0);
+    for entry in std::fs::read_dir(dir)? {
+        let mut file = File::open(entry?.path())?;
+        loop {
+            match file.read(&mut chunk)? {
+                0 => break,
+                len => sum += len as u64,
+            }
+        }
+    }
+    Ok(sum)
+}
