@@ -1,8 +1,6 @@
 //! After a clean or an unclean stop: where the log ends, and what the queues lack. Spec `store.md`
 //! 7, `since-5.3.md` 5.2.
 
-use std::path::Path;
-
 use apogee_types::record::Record;
 use apogee_types::{LogOffset, Millis, QueueOffset, properties};
 
@@ -377,7 +375,7 @@ fn cut(store: &Store, end: u64) -> Result<(), Error> {
     if let Some((file, place)) = store.log.segments.locate(end) {
         let zeroed = file.zero(place, file.len()).and_then(|()| file.sync(place, file.len()));
         // Before anything is appended: else a crash could show it in front of what was cut off.
-        zeroed.map_err(Error::io(Path::new("commitlog")))?;
+        zeroed.map_err(Error::io(store.log.segments.path(end - place)))?;
     }
     Ok(())
 }

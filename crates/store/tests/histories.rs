@@ -187,7 +187,7 @@ impl History {
         for (topic, queue) in places() {
             let bounds = store.queue_bounds(topic, queue);
             for offset in bounds.start.0..bounds.end.0 {
-                let unit = store.unit(topic, queue, QueueOffset(offset));
+                let unit = store.unit(topic, queue, QueueOffset(offset)).unwrap();
                 let unit = unit.unwrap_or_else(|| panic!("seed {seed}: {topic} {queue} {offset}"));
                 let stored = by_place.get_mut(&(topic, queue, QueueOffset(offset)));
                 let stored = stored.unwrap_or_else(|| panic!("seed {seed}: {unit:?} is unknown"));

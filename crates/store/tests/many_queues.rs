@@ -62,7 +62,8 @@ fn check(store: &Store, root: &Path, rounds: u64) {
         assert_eq!(store.queue_bounds(&topic, queue), QueueOffset(0)..end, "{topic} {queue}");
         let units = common::read_all(store, &topic, queue);
         assert_eq!(units.len() as u64, rounds, "{topic} {queue}");
-        assert_eq!(store.unit(&topic, queue, QueueOffset(rounds - 1)), units.last().copied());
+        let last = store.unit(&topic, queue, QueueOffset(rounds - 1)).unwrap();
+        assert_eq!(last, units.last().copied());
         for unit in units {
             let bytes = store.slice(&unit).unwrap();
             let record = apogee_types::record::Record::parse(&bytes).unwrap();

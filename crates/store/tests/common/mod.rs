@@ -187,7 +187,7 @@ pub fn check_served(store: &Store, sent: &[Sent]) {
         assert_eq!(found, expected, "{topic} {queue}");
     }
     for it in sent {
-        let unit = store.unit(&it.topic, it.queue, it.offset).unwrap();
+        let unit = store.unit(&it.topic, it.queue, it.offset).unwrap().unwrap();
         assert_eq!(unit.at, it.at, "{it:?}");
         let bytes = store.slice(&unit).unwrap();
         let record = Record::parse(&bytes).unwrap();
@@ -205,7 +205,7 @@ pub fn check_served(store: &Store, sent: &[Sent]) {
 pub fn check_gone(store: &Store, sent: &[Sent]) {
     for it in sent {
         assert!(store.queue_bounds(&it.topic, it.queue).end <= it.offset, "{it:?}");
-        assert_eq!(store.unit(&it.topic, it.queue, it.offset), None);
+        assert_eq!(store.unit(&it.topic, it.queue, it.offset).unwrap(), None);
         assert_eq!(store.record_at(it.at).unwrap(), None);
         assert!(store.query_by_key(&it.topic, &it.key, 9, 0, i64::MAX).unwrap().is_empty());
     }
