@@ -151,6 +151,9 @@ pub struct Recovery {
 }
 
 const ABORT: &str = "abort";
+/// There while queues or index, or parts of them, are built anew: a start that finds it begins from
+/// nothing, since it cannot tell how far the one before it came.
+const REBUILDING: &str = "rebuilding";
 
 impl Store {
     /// Opens a store and brings it into order after whatever ended its last use.
@@ -165,7 +168,12 @@ impl Store {
         let was_unclean = disk.read(&abort).map_err(Error::io(&abort))?.is_some();
         let checkpoint = CheckpointFile::open(&*disk, &settings.root)?;
         let log = CommitLog::open(Arc::clone(&disk), clock, &settings)?;
-        let known = crate::recovery::believe(checkpoint.load(), &log);
+        let mut known = crate::recovery::believe(checkpoint.load(), &log);
+        let rebuilding = settings.root.join(REBUILDING);
+        let was_rebuilding = disk.read(&rebuilding).map_err(Error::io(&rebuilding))?.is_some();
+        if was_rebuilding {
+            (known.index, known.index_ms) = (IndexMark::default(), 0);
+        }
         let queues = Queues::open(Arc::clone(&disk), &settings)?;
         let index = if settings.index_enabled {
             Some(Index::open(
@@ -198,10 +206,21 @@ impl Store {
         // is not to be believed.
         let process = std::process::id().to_string();
         store.disk.replace(&abort, process.as_bytes()).map_err(Error::io(&abort))?;
+        if was_rebuilding {
+            crate::recovery::forget_built(&store)?;
+        }
         store.recovery = crate::recovery::recover(&store, &known, was_unclean)?;
         // So that a crash does not begin where the last one did, or know only what Apache noted.
         store.save_checkpoint(true)?;
+        store.disk.remove(&rebuilding).map_err(Error::io(&rebuilding))?;
         Ok(store)
+    }
+
+    /// What the checkpoint vouches for is not there, and will be built: until that is done and on
+    /// the device, nobody is to believe the checkpoint.
+    pub(crate) fn begin_rebuilding(&self) -> Result<(), Error> {
+        let path = self.settings.root.join(REBUILDING);
+        self.disk.replace(&path, b"").map_err(Error::io(path))
     }
 
     /// Appends a message. It can be read after the next [`dispatch`](Self::dispatch); with
