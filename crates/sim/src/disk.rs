@@ -732,6 +732,21 @@ mod tests {
     }
 
     #[test]
+    fn a_call_fails_half_way_once_and_is_told() {
+        let disk = SimDisk::new(1, Faults::default());
+        let file = disk.open(Path::new("/f"), 512).unwrap();
+        disk.watch(Some(Broken { call: 1, fault: Fault::Half, for_good: false }));
+        file.write_through(0, &[1; 4]).unwrap();
+        assert!(disk.take_failed().is_empty());
+        file.write_through(0, &[2; 4]).unwrap_err();
+        let call = Call { what: "write_through", path: "/f".into() };
+        assert_eq!(disk.take_failed(), [call.clone()]);
+        assert_eq!(written(&disk, Path::new("/f"))[..4], [2, 2, 1, 1]);
+        file.write_through(0, &[3; 4]).unwrap();
+        assert_eq!(disk.mend(), vec![call; 3]);
+    }
+
+    #[test]
     fn the_power_fails_after_so_many_changes() {
         let disk = SimDisk::new(1, Faults::default());
         let file = disk.open(Path::new("/f"), 512).unwrap();
