@@ -201,7 +201,6 @@ impl Broker {
         }
         let tags_code = tags::code(properties::find(encoded, name::TAGS));
         self.store.append(&Message { topic, queue_id, tags_code, ..record.to_message() })?;
-        self.statistics.put(1);
         Ok(())
     }
 }

@@ -172,7 +172,6 @@ impl Broker {
         if !wait {
             self.store.write_out()?;
         }
-        self.statistics.put(messages.len() as u64);
         Ok(Published {
             queue_id,
             queue_offset: first.queue_offset,
@@ -298,7 +297,6 @@ impl Broker {
         if !known.wait {
             self.store.write_out()?;
         }
-        self.statistics.put(1);
         let places = Places::One(at);
         // Not moved by what was removed before it.
         let is_in_place = !known.has_own && delay_level <= 0;

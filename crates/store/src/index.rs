@@ -260,6 +260,11 @@ impl Index {
         newest_first.take_while(|it| *it == at.0).count()
     }
 
+    #[must_use]
+    pub fn file_count(&self) -> usize {
+        self.files.lock().len()
+    }
+
     /// Places of records whose key hashes to `hash`, newest first.
     #[must_use]
     pub fn query(&self, hash: u32, max: usize, from_ms: Millis, to_ms: Millis) -> Vec<LogOffset> {

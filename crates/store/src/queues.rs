@@ -86,6 +86,16 @@ impl Queues {
         all
     }
 
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.topics.read().values().flatten().flatten().count()
+    }
+
+    #[must_use]
+    pub fn open_file_count(&self) -> usize {
+        self.open_files.count()
+    }
+
     /// Brings queues to the device.
     pub(crate) fn flush(&self, dirty: &[Arc<ConsumeQueue>]) -> Result<(), Error> {
         if dirty.len() <= self.flushed_singly_max {

@@ -57,6 +57,12 @@ impl Segments {
         self.len
     }
 
+    /// How many files there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.row.read().slots.len()
+    }
+
     /// The offset of the first byte, and of the first byte after the last file.
     #[must_use]
     pub fn bounds(&self) -> (u64, u64) {

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use apogee_types::record::Record;
@@ -106,7 +106,7 @@ pub struct Store {
     pub(crate) log: CommitLog,
     pub(crate) queues: Queues,
     pub(crate) index: Option<Index>,
-    checkpoint: CheckpointFile,
+    pub(crate) checkpoint: CheckpointFile,
     /// Entries that are being brought into queues and index; one dispatch at a time.
     pub(crate) dispatching: Mutex<Dispatch>,
     /// Queues with units that are not on the device.
@@ -116,10 +116,13 @@ pub struct Store {
     /// The disk is fuller than `diskSpaceWarningLevelRatio` allows.
     is_over_limit: AtomicBool,
     /// The device did not take queues, index or checkpoint once.
-    has_failed_checkpoint: AtomicBool,
+    pub(crate) has_failed_checkpoint: AtomicBool,
     is_closed: AtomicBool,
     /// Segments were deleted that queues and index may still speak of.
     pub(crate) is_uncleaned: AtomicBool,
+    /// Mirrors the end of [`Dispatch::newest`].
+    pub(crate) dispatched: AtomicU64,
+    pub(crate) read_count: AtomicU64,
     recovery: Recovery,
     _lock: Box<dyn Send + Sync>,
 }
@@ -199,6 +202,8 @@ impl Store {
             has_failed_checkpoint: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
             is_uncleaned: AtomicBool::new(false),
+            dispatched: AtomicU64::new(0),
+            read_count: AtomicU64::new(0),
             recovery: Recovery::default(),
             _lock: lock,
         };
@@ -210,6 +215,7 @@ impl Store {
             crate::recovery::forget_built(&store)?;
         }
         store.recovery = crate::recovery::recover(&store, &known, was_unclean)?;
+        store.mirror(&store.dispatching.lock());
         // So that a crash does not begin where the last one did, or know only what Apache noted.
         store.save_checkpoint(true)?;
         store.disk.remove(&rebuilding).map_err(Error::io(&rebuilding))?;
@@ -263,12 +269,18 @@ impl Store {
             }
             batch.drain(..done);
             dispatch.batch = batch;
+            self.mirror(&dispatch);
             let is_stuck = dispatch.stuck.is_some();
             self.is_stuck.store(is_stuck, Ordering::Release);
             if is_stuck {
                 return;
             }
         }
+    }
+
+    pub(crate) fn mirror(&self, dispatch: &Dispatch) {
+        let end = dispatch.newest.map_or(0, |newest| newest.end.0);
+        self.dispatched.store(end, Ordering::Relaxed);
     }
 
     /// Brings entries into their queues and the index, up to the first that does not get there;
@@ -531,7 +543,9 @@ impl Store {
             _ if from == bounds.end => result(ReadStatus::OffsetOverflowOne, from, bounds),
             _ if bounds.end < from => result(ReadStatus::OffsetOverflowBadly, bounds.end, bounds),
             _ => {
+                let before = units.len();
                 let (status, next) = collect(&queue, from, limits, wants, units)?;
+                self.read_count.fetch_add((units.len() - before) as u64, Ordering::Relaxed);
                 result(status, next, bounds)
             }
         })

@@ -70,11 +70,11 @@ fn check(store: &Store, root: &Path, rounds: u64) {
             assert_eq!((record.topic, record.queue_id), (&*topic, queue));
         }
     }
-    check_open(root);
+    check_open(store, root);
 }
 
 #[track_caller]
-fn check_open(root: &Path) {
+fn check_open(store: &Store, root: &Path) {
     let queues = root.join("consumequeue");
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
     let maps = maps.lines().filter(|line| line.contains(queues.to_str().unwrap())).count();
@@ -85,6 +85,7 @@ fn check_open(root: &Path) {
     let files = files.filter_map(Result::ok).filter(is_queue).count();
     assert!(maps <= OPEN_MAX, "{maps} mappings");
     assert!(files <= OPEN_MAX, "{files} descriptors");
+    assert_eq!(store.statistics().queue_files_open, maps);
 }
 
 #[test]
@@ -101,7 +102,7 @@ fn more_queues_are_served_than_are_open_after_a_stop_and_a_kill_as_well() {
     drop(store);
 
     let store = open(root);
-    check_open(root);
+    check_open(&store, root);
     check(&store, root, ROUNDS - 2);
     send_round(&store);
     store.checkpoint_step().unwrap();
@@ -110,7 +111,7 @@ fn more_queues_are_served_than_are_open_after_a_stop_and_a_kill_as_well() {
     drop(store);
 
     let store = open(root);
-    check_open(root);
+    check_open(&store, root);
     check(&store, root, ROUNDS);
 }
 
@@ -128,5 +129,5 @@ fn a_topic_whose_queues_are_closed_can_be_deleted() {
         let count = if number < TOPICS / 2 * QUEUES as usize { 1 } else { 2 };
         assert_eq!(common::read_all(&store, &topic, queue).len(), count, "{topic} {queue}");
     }
-    check_open(root);
+    check_open(&store, root);
 }
