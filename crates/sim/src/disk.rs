@@ -740,7 +740,7 @@ mod tests {
         assert!(disk.take_failed().is_empty());
         file.write_through(0, &[2; 4]).unwrap_err();
         let call = Call { what: "write_through", path: "/f".into() };
-        assert_eq!(disk.take_failed(), [call.clone()]);
+        assert_eq!(disk.take_failed(), vec![call.clone()]);
         assert_eq!(written(&disk, Path::new("/f"))[..4], [2, 2, 1, 1]);
         file.write_through(0, &[3; 4]).unwrap();
         assert_eq!(disk.mend(), vec![call; 3]);

@@ -745,21 +745,8 @@ fn messages_without_keys_do_not_make_a_start_read_the_log_from_its_beginning() {
     let dir = tempfile::tempdir().unwrap();
     let settings = Settings { index_enabled: true, ..settings(dir.path()) };
     let store = open_with(settings.clone()).unwrap();
-    let host = "10.0.0.1:10911".parse().unwrap();
-    let message = apogee_types::Message {
-        topic: "keyless",
-        queue_id: QueueId::from_wire(0).unwrap(),
-        flag: 0,
-        sys_flag: apogee_types::SysFlag(0),
-        born_ms: 1,
-        born_host: host,
-        store_host: host,
-        reconsume_times: 0,
-        prepared_at: LogOffset(0),
-        body: &[b'x'; 1000],
-        properties: b"",
-        tags_code: 0,
-    };
+    let queue = QueueId::from_wire(0).unwrap();
+    let message = apogee_types::Message::new("keyless", queue, &[b'x'; 1000]);
     for _ in 0..COUNT {
         store.append(&message).unwrap();
     }

@@ -17,7 +17,7 @@ use apogee_store::{
     AppendError, Boundary, Disk, Documents, Error, FlushMode, ReadLimits, Settings, Store,
 };
 use apogee_types::record::Record;
-use apogee_types::{Clock, LogOffset, Message, Millis, QueueId, QueueOffset, SysFlag, properties};
+use apogee_types::{Clock, LogOffset, Message, Millis, QueueId, QueueOffset, properties};
 
 const DELETED: &str = "deleted";
 const TOPICS: [&str; 3] = ["a", "b", DELETED];
@@ -561,21 +561,7 @@ fn message<'a>(
     body: &'a [u8],
     properties: &'a [u8],
 ) -> Message<'a> {
-    let host = "10.0.0.1:1".parse().unwrap();
-    Message {
-        topic,
-        queue_id,
-        flag: 0,
-        sys_flag: SysFlag::default(),
-        born_ms: 0,
-        born_host: host,
-        store_host: host,
-        reconsume_times: 0,
-        prepared_at: LogOffset(0),
-        body,
-        properties,
-        tags_code: 0,
-    }
+    Message { properties, ..Message::new(topic, queue_id, body) }
 }
 
 /// Every call of the history without faults, each way in which it can fail, once and for good.

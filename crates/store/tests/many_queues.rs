@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use apogee_store::{RealDisk, Settings, Store};
-use apogee_types::{LogOffset, Message, QueueId, QueueOffset, SysFlag};
+use apogee_types::{Message, QueueId, QueueOffset};
 
 const TOPICS: usize = 400;
 const QUEUES: i32 = 2;
@@ -35,22 +35,7 @@ fn places() -> impl Iterator<Item = (String, QueueId)> {
 /// Appends a message to each queue.
 fn send_round(store: &Store) {
     for (topic, queue_id) in places() {
-        let host = "10.0.0.1:10911".parse().unwrap();
-        let message = Message {
-            topic: &topic,
-            queue_id,
-            flag: 0,
-            sys_flag: SysFlag(0),
-            born_ms: 1,
-            born_host: host,
-            store_host: host,
-            reconsume_times: 0,
-            prepared_at: LogOffset(0),
-            body: topic.as_bytes(),
-            properties: b"",
-            tags_code: 0,
-        };
-        store.append(&message).unwrap();
+        store.append(&Message::new(&topic, queue_id, topic.as_bytes())).unwrap();
         store.dispatch(&mut |_| {});
     }
 }
