@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use apogee_types::record::{self, HEAD_LEN_MAX, MAGIC_BLANK, Record};
+use apogee_types::settings::FlushMode;
 use apogee_types::{Clock, LogOffset, Message, Millis, QueueOffset, properties};
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -17,7 +18,7 @@ use crate::index::KeyHashes;
 use crate::read::Unit;
 use crate::segments::Segments;
 use crate::statistics::Flushes;
-use crate::store::{Appended, Batch, FlushMode, Settings};
+use crate::store::{Appended, Batch, Settings};
 use crate::watermark::Watermark;
 
 /// Bytes that a segment keeps for the blank record at its end.

@@ -23,12 +23,13 @@ pub mod view;
 mod walk;
 pub mod watermark;
 
+pub use apogee_types::settings::FlushMode;
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use documents::Documents;
 pub use error::{AppendError, Error};
 pub use frozen::Frozen;
 pub use read::{Boundary, ReadLimits, ReadResult, ReadStatus, Unit};
 pub use statistics::{Flushes, Statistics};
-pub use store::{Appended, Arrival, Batch, FlushMode, Recovery, Settings, Store};
+pub use store::{Appended, Arrival, Batch, Recovery, Settings, Store};
 pub use view::View;
 pub use watermark::Watermark;

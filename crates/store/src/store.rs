@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use apogee_types::record::Record;
+use apogee_types::settings::FlushMode;
 use apogee_types::{Clock, LogOffset, Message, Millis, QueueId, QueueOffset};
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -20,15 +21,6 @@ use crate::index::{Index, KeyHashes, TopicHash};
 use crate::queues::Queues;
 use crate::read::{Boundary, ReadLimits, ReadResult, ReadStatus, Unit};
 use crate::watermark::Watermark;
-
-/// When a message is acknowledged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FlushMode {
-    /// After it is in memory; the device has it within half a second.
-    Async,
-    /// After the device has it; nobody sees it before.
-    Sync,
-}
 
 /// How a store is made.
 #[derive(Debug, Clone)]
