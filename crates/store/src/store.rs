@@ -148,7 +148,7 @@ pub struct Recovery {
 const ABORT: &str = "abort";
 /// There while queues or index, or parts of them, are built anew: a start that finds it begins from
 /// nothing, since it cannot tell how far the one before it came.
-const REBUILDING: &str = "rebuilding";
+pub(crate) const REBUILDING: &str = "rebuilding";
 
 impl Store {
     /// Opens a store and brings it into order after whatever ended its last use.
