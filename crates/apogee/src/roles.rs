@@ -220,10 +220,7 @@ pub fn store_settings(config: &Config) -> anyhow::Result<apogee_store::Settings>
         index_enabled: store.message_index_enable,
         index_slot_count: store.max_hash_slot_num,
         index_entry_count: store.max_index_num,
-        flush: match store.flush_disk_type {
-            settings::FlushMode::Async => apogee_store::FlushMode::Async,
-            settings::FlushMode::Sync => apogee_store::FlushMode::Sync,
-        },
+        flush: store.flush_disk_type,
         body_len_max: store.max_message_size as usize,
         delays_ms: (1..=levels.max()).map(|level| levels.delay_ms(level)).collect(),
         ..kept

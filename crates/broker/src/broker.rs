@@ -47,7 +47,6 @@ pub struct Broker {
     pub locks: Locks,
     pub waiters: Waiters,
     pub delays: Delays,
-    pub statistics: Statistics,
     pub started_ms: Millis,
     /// `brokerPermission`; live.
     permission: AtomicI32,
@@ -65,29 +64,6 @@ pub(crate) struct Written {
     pub topics: Option<DataVersion>,
     pub groups: Option<DataVersion>,
     pub delays: Option<BTreeMap<i32, i64>>,
-}
-
-/// Messages in and out since the start.
-#[derive(Debug, Default)]
-pub struct Statistics {
-    put: AtomicU64,
-    got: AtomicU64,
-}
-
-impl Statistics {
-    pub(crate) fn put(&self, count: u64) {
-        self.put.fetch_add(count, Ordering::Relaxed);
-    }
-
-    pub(crate) fn got(&self, count: u64) {
-        self.got.fetch_add(count, Ordering::Relaxed);
-    }
-
-    /// Stored and read messages.
-    #[must_use]
-    pub fn totals(&self) -> (u64, u64) {
-        (self.put.load(Ordering::Relaxed), self.got.load(Ordering::Relaxed))
-    }
 }
 
 impl Broker {
@@ -121,7 +97,6 @@ impl Broker {
             locks: Locks::default(),
             waiters: Waiters::default(),
             delays: Delays::new(levels, &loaded.delays),
-            statistics: Statistics::default(),
             started_ms: clock.now_ms(),
             permission: AtomicI32::new(settings.broker_permission),
             documents,

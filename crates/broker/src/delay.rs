@@ -156,7 +156,11 @@ impl Broker {
         let mut next_due_in = None;
         let mut left = STEP_COUNT_MAX;
         while next < end {
-            let Some(unit) = self.store.unit(names::SCHEDULE_TOPIC, queue, next) else { break };
+            let Some(unit) = self.store.unit(names::SCHEDULE_TOPIC, queue, next)? else {
+                // The message is lost; those that follow are not.
+                next = next.plus(1);
+                continue;
+            };
             // A time beyond the level's delay comes from a clock that was set back: due.
             let is_due = unit.tags_code <= latest_due
                 || latest_due + self.delays.levels.delay_ms(level) < unit.tags_code;
@@ -171,6 +175,8 @@ impl Broker {
             self.deliver(unit.at)?;
             next = next.plus(1);
             left -= 1;
+            // At once: it must not be delivered again because the one after it fails.
+            self.delays.progress.lock()[index] = next.0;
         }
         self.delays.progress.lock()[index] = next.0;
         Ok(next_due_in)
@@ -195,7 +201,6 @@ impl Broker {
         }
         let tags_code = tags::code(properties::find(encoded, name::TAGS));
         self.store.append(&Message { topic, queue_id, tags_code, ..record.to_message() })?;
-        self.statistics.put(1);
         Ok(())
     }
 }

@@ -165,7 +165,6 @@ impl Broker {
         if !wait {
             self.store.write_out()?;
         }
-        self.statistics.put(messages.len() as u64);
         Ok(Published {
             queue_id,
             queue_offset: first.queue_offset,
@@ -293,7 +292,6 @@ impl Broker {
         if !known.wait {
             self.store.write_out()?;
         }
-        self.statistics.put(1);
         let places = Places::One(at);
         Ok(Published { queue_id, queue_offset, places, end, wait: known.wait, key_places })
     }

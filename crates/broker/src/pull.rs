@@ -150,7 +150,6 @@ impl Broker {
         let mut wants = |code| admitted.filter.matches(code);
         let from = QueueOffset(from);
         let read = self.store.read(pull.topic, queue, from, limits, &mut wants, units)?;
-        self.statistics.got(units.len() as u64);
         self.offsets.pulled(pull.group, pull.topic, queue, read.next.0 as i64);
         Ok(Pulled {
             status: PullStatus::Read(read.status),

@@ -37,7 +37,7 @@ impl Broker {
 
     /// When the oldest message of the queue was stored.
     pub fn earliest_ms(&self, topic: &str, queue_id: i32) -> Result<Option<Millis>, Error> {
-        Ok(self.store.earliest_ms(topic, self.queue(topic, queue_id)?))
+        Ok(self.store.earliest_ms(topic, self.queue(topic, queue_id)?)?)
     }
 
     /// Where a group goes on in a queue. `zero_if_none`: a young queue may be read from its start.
@@ -57,7 +57,7 @@ impl Broker {
             && 0 < bounds.end.0
             && self
                 .store
-                .unit(topic, queue, bounds.start)
+                .unit(topic, queue, bounds.start)?
                 .is_some_and(|it| self.store.is_warm(it.at));
         Ok(if zero_if_none && is_young { GroupOffset::Young } else { GroupOffset::None })
     }

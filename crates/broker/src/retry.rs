@@ -106,7 +106,6 @@ impl Broker {
         } else {
             self.store.append(&Message { properties: &encoded, ..message })?
         };
-        self.statistics.put(1);
         Ok(appended.end)
     }
 }

@@ -1,5 +1,5 @@
 //! A disk in memory: keeps what was synced. In a crash it loses, tears and reorders the rest; it
-//! fills up, and its syncs fail when asked to.
+//! fills up, and its syncs fail when asked to. Any single call of the seam can be made to fail.
 //!
 //! What a device keeps of a file is counted in sectors: of those written since the last sync, each
 //! may have reached the device or not. Names (create, remove, rename) reach it in order, as in a
@@ -33,6 +33,67 @@ pub struct Faults {
     pub capacity: u64,
 }
 
+/// How a call goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// EIO, and nothing is done. Of a sync the writes still count as kept from then on.
+    Device,
+    /// ENOSPC, and nothing is done; only of calls that may want space.
+    Full,
+    /// EIO on the way: a part is written, zeroed, removed or on the device; a file is made, and
+    /// empty; a small file is replaced, and the device may not have it.
+    Half,
+}
+
+/// A call of the seam that something can go wrong with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// The method; `create` where `open` makes the file.
+    pub what: &'static str,
+    pub path: PathBuf,
+}
+
+impl Call {
+    /// The call may fail in that way.
+    #[must_use]
+    pub fn may_fail(&self, fault: Fault) -> bool {
+        const WRITING: [&str; 8] = [
+            "create",
+            "replace",
+            "write_through",
+            "sync",
+            "sync_all",
+            "zero",
+            "allocate",
+            "prepare",
+        ];
+        match fault {
+            Fault::Device => true,
+            Fault::Full => WRITING.contains(&self.what) || self.what == "rename",
+            Fault::Half => WRITING.contains(&self.what) || self.what == "remove",
+        }
+    }
+}
+
+/// Which calls fail, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct Broken {
+    /// Counted from 0, from when the disk broke.
+    pub call: usize,
+    pub fault: Fault,
+    /// All that follow fail as well.
+    pub for_good: bool,
+}
+
+/// Calls since they are counted.
+#[derive(Default)]
+struct Watch {
+    broken: Option<Broken>,
+    calls: Vec<Call>,
+    /// Those that were made to fail and are not told yet.
+    failed: Vec<Call>,
+}
+
 /// The disk. Clones are handles of the same one.
 #[derive(Clone)]
 pub struct SimDisk {
@@ -54,6 +115,7 @@ struct State {
     faults: Faults,
     /// The power fails instead of this change from now, counted from 0, and of all that follow.
     fuse: Option<u32>,
+    watch: Option<Watch>,
 }
 
 /// What a panic carries that the power's failure is: it unwinds whoever writes, without a word.
@@ -64,6 +126,8 @@ pub struct PowerCut;
 enum Change {
     Name(PathBuf, FileId),
     Remove(PathBuf),
+    /// Also of a directory.
+    Move(PathBuf, PathBuf),
 }
 
 /// A file's bytes as processes see them and as the device has them; of the same length.
@@ -121,12 +185,29 @@ impl SimDisk {
             random: fastrand::Rng::with_seed(seed),
             faults,
             fuse: None,
+            watch: None,
         };
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
     pub fn set_faults(&self, faults: Faults) {
         self.state.lock().faults = faults;
+    }
+
+    /// Calls are counted from now on, and those that are broken fail.
+    pub fn watch(&self, broken: Option<Broken>) {
+        self.state.lock().watch = Some(Watch { broken, ..Watch::default() });
+    }
+
+    /// All calls work again, and are no longer counted; those that were made meanwhile.
+    pub fn mend(&self) -> Vec<Call> {
+        self.state.lock().watch.take().unwrap_or_default().calls
+    }
+
+    /// The calls that were made to fail since this was asked last.
+    pub fn take_failed(&self) -> Vec<Call> {
+        let mut state = self.state.lock();
+        state.watch.as_mut().map_or(Vec::new(), |watch| std::mem::take(&mut watch.failed))
     }
 
     /// The power will fail in the middle of things, or will not: after so many changes of the
@@ -203,6 +284,28 @@ impl State {
         }
     }
 
+    /// To be called first by every call that can fail. `true`: it is to fail half way.
+    fn enter(&mut self, what: &'static str, path: &Path) -> io::Result<bool> {
+        /// Far more than any history makes: who gets there tries without end.
+        const COUNT_MAX: usize = 100_000;
+        let Some(watch) = &mut self.watch else { return Ok(false) };
+        let number = watch.calls.len();
+        assert!(number < COUNT_MAX, "{what} {path:?} again and again");
+        let call = Call { what, path: path.to_owned() };
+        watch.calls.push(call.clone());
+        let hit = watch.broken.filter(|it| match it.for_good {
+            true => it.call <= number && call.may_fail(it.fault),
+            false => it.call == number,
+        });
+        let Some(broken) = hit else { return Ok(false) };
+        watch.failed.push(call);
+        match broken.fault {
+            Fault::Device => Err(device_failed()),
+            Fault::Full => Err(io::ErrorKind::StorageFull.into()),
+            Fault::Half => Ok(true),
+        }
+    }
+
     fn sync_fails(&mut self) -> bool {
         let one_in = self.faults.failed_sync_one_in;
         one_in != 0 && self.random.u32(0..one_in) == 0
@@ -245,6 +348,25 @@ impl State {
         named.map(|content| (content.allocated.len() * PAGE) as u64).sum()
     }
 
+    /// Writes what memory shows, and what a sync brings to the device.
+    fn write(&mut self, file: &SimFile, at: u64, bytes: &[u8]) -> io::Result<()> {
+        let (from, to) = (at as usize, at as usize + bytes.len());
+        assert!(to as u64 <= file.len, "{at} + {} lies outside {}", bytes.len(), file.len);
+        self.use_power();
+        self.allocate(file.id, from, to)?;
+        let Some(content) = self.files.get_mut(&file.id) else { return Ok(()) };
+        content.now[from..to].copy_from_slice(bytes);
+        content.note_dirty(from, to);
+        Ok(())
+    }
+
+    /// A file that was removed has no space and wants none.
+    fn has_space(&self, id: FileId, at: u64, len: usize) -> bool {
+        let mut pages = at as usize / PAGE..(at as usize + len).div_ceil(PAGE);
+        let content = self.files.get(&id);
+        content.is_none_or(|content| pages.all(|page| content.allocated.contains(&page)))
+    }
+
     /// Gives pages space, or says that there is none.
     fn allocate(&mut self, id: FileId, from: usize, to: usize) -> io::Result<()> {
         let pages = from / PAGE..to.div_ceil(PAGE);
@@ -269,6 +391,15 @@ fn apply(names: &mut Names, change: &Change) {
     match change {
         Change::Name(path, id) => drop(names.insert(path.clone(), *id)),
         Change::Remove(path) => drop(names.remove(path)),
+        Change::Move(from, to) => {
+            let moved: Vec<_> = names.extract_if(.., |name, _| name.starts_with(from)).collect();
+            for (name, id) in moved {
+                // Of a file itself nothing is left to join.
+                let rest = name.strip_prefix(from).expect("it was just compared");
+                let name = if rest.as_os_str().is_empty() { to.clone() } else { to.join(rest) };
+                names.insert(name, id);
+            }
+        }
     }
 }
 
@@ -276,39 +407,50 @@ impl Disk for SimDisk {
     fn open(&self, path: &Path, len: u64) -> io::Result<Arc<dyn DiskFile>> {
         let mut state = self.state.lock();
         state.use_power();
-        let id = match state.names.get(path) {
-            Some(id) => *id,
-            None => state.create(path, Content::zeros(len as usize)),
+        let there = state.names.get(path).copied();
+        let is_half = state.enter(if there.is_some() { "open" } else { "create" }, path)?;
+        let made = if is_half { 0 } else { len };
+        let id = match there {
+            Some(id) => id,
+            None => state.create(path, Content::zeros(made as usize)),
         };
+        if is_half {
+            return Err(device_failed());
+        }
         if let Some(content) = state.files.get_mut(&id) {
             content.now.resize(len as usize, 0);
             content.kept.resize(len as usize, 0);
         }
-        Ok(Arc::new(SimFile { state: Arc::clone(&self.state), id, len }))
+        Ok(Arc::new(SimFile { state: Arc::clone(&self.state), path: path.to_owned(), id, len }))
     }
 
     fn reopen(&self, path: &Path, len: u64) -> io::Result<Arc<dyn DiskFile>> {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
+        state.enter("reopen", path)?;
         let id = *state.names.get(path).ok_or(io::ErrorKind::NotFound)?;
-        Ok(Arc::new(SimFile { state: Arc::clone(&self.state), id, len }))
+        Ok(Arc::new(SimFile { state: Arc::clone(&self.state), path: path.to_owned(), id, len }))
     }
 
     fn peek(&self, path: &Path, at: u64, out: &mut [u8]) -> io::Result<()> {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
+        state.enter("peek", path)?;
         let content = state.find(path).ok_or(io::ErrorKind::NotFound)?;
         out.copy_from_slice(&content.now[at as usize..at as usize + out.len()]);
         Ok(())
     }
 
-    fn sync_all(&self, _path: &Path) -> io::Result<()> {
+    fn sync_all(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state.lock();
         state.use_power();
-        let fails = state.sync_fails();
+        let entered = state.enter("sync_all", path);
+        let fails = !matches!(entered, Ok(false)) || state.sync_fails();
         let State { files, random, .. } = &mut *state;
         for content in files.values_mut() {
-            content.sync(0, content.now.len(), || !fails || random.bool());
+            let is_kept = || !fails || (entered.is_ok() && random.bool());
+            content.sync(0, content.now.len(), is_kept);
             content.has_lost |= fails;
         }
+        entered?;
         if fails {
             return Err(device_failed());
         }
@@ -318,7 +460,8 @@ impl Disk for SimDisk {
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
+        state.enter("list", dir)?;
         let mut entries = BTreeMap::new();
         for (path, id) in &state.names {
             let Ok(inner) = path.strip_prefix(dir) else { continue };
@@ -333,12 +476,14 @@ impl Disk for SimDisk {
     }
 
     fn read(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {
+        self.state.lock().enter("read", path)?;
         Ok(self.content(path))
     }
 
     fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let mut state = self.state.lock();
         state.use_power();
+        let is_half = state.enter("replace", path)?;
         let mut content = Content::zeros(bytes.len());
         content.now.copy_from_slice(bytes);
         content.kept.copy_from_slice(bytes);
@@ -350,6 +495,9 @@ impl Disk for SimDisk {
             return Err(full);
         }
         state.change(Change::Name(path.to_owned(), id));
+        if is_half {
+            return Err(device_failed());
+        }
         let all = state.journal.len();
         state.commit(all);
         Ok(())
@@ -358,23 +506,30 @@ impl Disk for SimDisk {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.state.lock();
         state.use_power();
-        let id = *state.names.get(from).ok_or(io::ErrorKind::NotFound)?;
-        state.change(Change::Name(to.to_owned(), id));
-        state.change(Change::Remove(from.to_owned()));
+        state.enter("rename", from)?;
+        if !state.names.keys().any(|name| name.starts_with(from)) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        state.change(Change::Move(from.to_owned(), to.to_owned()));
         Ok(())
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state.lock();
         state.use_power();
+        let is_half = state.enter("remove", path)?;
         let gone: Vec<_> =
             state.names.keys().filter(|name| name.starts_with(path)).cloned().collect();
-        gone.into_iter().for_each(|name| state.change(Change::Remove(name)));
-        Ok(())
+        // A directory's entries go in no order.
+        let first = usize::from(is_half);
+        let gone = gone.into_iter().skip(first).step_by(1 + first);
+        gone.for_each(|name| state.change(Change::Remove(name)));
+        if is_half { Err(device_failed()) } else { Ok(()) }
     }
 
-    fn used_ratio(&self, _path: &Path) -> io::Result<f64> {
-        let state = self.state.lock();
+    fn used_ratio(&self, path: &Path) -> io::Result<f64> {
+        let mut state = self.state.lock();
+        state.enter("used_ratio", path)?;
         Ok(match state.faults.capacity {
             0 => 0.0,
             capacity => state.used() as f64 / capacity as f64,
@@ -383,6 +538,7 @@ impl Disk for SimDisk {
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
         let mut state = self.state.lock();
+        state.enter("lock", path)?;
         if !state.locks.insert(path.to_owned()) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
@@ -408,6 +564,7 @@ impl Drop for Lock {
 
 struct SimFile {
     state: Arc<Mutex<State>>,
+    path: PathBuf,
     id: FileId,
     len: u64,
 }
@@ -421,6 +578,19 @@ impl SimFile {
             None => look(&vec![0; self.len as usize]),
         }
     }
+
+    fn take_space(&self, what: &'static str, from: u64, to: u64) -> io::Result<()> {
+        let to = to.min(self.len);
+        if to <= from {
+            return Ok(());
+        }
+        let mut state = self.state.lock();
+        if state.enter(what, &self.path)? {
+            state.allocate(self.id, from as usize, from.midpoint(to) as usize)?;
+            return Err(device_failed());
+        }
+        state.allocate(self.id, from as usize, to as usize)
+    }
 }
 
 impl DiskFile for SimFile {
@@ -429,24 +599,25 @@ impl DiskFile for SimFile {
     }
 
     fn expect_scattered(&self) -> io::Result<()> {
-        Ok(())
+        self.state.lock().enter("expect_scattered", &self.path).map(|_| ())
     }
 
     fn write_at(&self, at: u64, bytes: &[u8]) {
-        let written = self.write_through(at, bytes);
+        let mut state = self.state.lock();
+        // While calls fail, also one that was to give space: who goes on all the same is caught.
+        let has_space = state.watch.is_none() || state.has_space(self.id, at, bytes.len());
+        assert!(has_space, "written where no space was taken: SIGBUS on a real disk that is full");
+        let written = state.write(self, at, bytes);
         assert!(written.is_ok(), "written where the full disk has no space: SIGBUS on a real one");
     }
 
     fn write_through(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
-        let (from, to) = (at as usize, at as usize + bytes.len());
-        assert!(to as u64 <= self.len, "{at} + {} lies outside {}", bytes.len(), self.len);
         let mut state = self.state.lock();
-        state.use_power();
-        state.allocate(self.id, from, to)?;
-        let Some(content) = state.files.get_mut(&self.id) else { return Ok(()) };
-        content.now[from..to].copy_from_slice(bytes);
-        content.note_dirty(from, to);
-        Ok(())
+        if state.enter("write_through", &self.path)? {
+            state.write(self, at, &bytes[..bytes.len() / 2])?;
+            return Err(device_failed());
+        }
+        state.write(self, at, bytes)
     }
 
     fn read_at(&self, at: u64, out: &mut [u8]) {
@@ -464,12 +635,15 @@ impl DiskFile for SimFile {
     fn sync(&self, from: u64, to: u64) -> io::Result<()> {
         let mut state = self.state.lock();
         state.use_power();
-        let mut fails = state.sync_fails();
+        let entered = state.enter("sync", &self.path);
+        let mut fails = !matches!(entered, Ok(false)) || state.sync_fails();
         let State { files, random, .. } = &mut *state;
         if let Some(content) = files.get_mut(&self.id) {
             fails |= std::mem::take(&mut content.has_lost);
-            content.sync(from as usize, to as usize, || !fails || random.bool());
+            let is_kept = || !fails || (entered.is_ok() && random.bool());
+            content.sync(from as usize, to as usize, is_kept);
         }
+        entered?;
         if fails {
             return Err(device_failed());
         }
@@ -480,25 +654,25 @@ impl DiskFile for SimFile {
     fn zero(&self, from: u64, to: u64) -> io::Result<()> {
         let mut state = self.state.lock();
         state.use_power();
+        let is_half = state.enter("zero", &self.path)?;
         let Some(content) = state.files.get_mut(&self.id) else { return Ok(()) };
-        let (from, to) = (from as usize, (to as usize).max(from as usize));
+        let (from, mut to) = (from as usize, (to as usize).max(from as usize));
+        if is_half {
+            to = from.midpoint(to);
+        }
         content.now[from..to].fill(0);
         content.note_dirty(from, to);
         let pages = from.div_ceil(PAGE)..to / PAGE;
         content.allocated.retain(|page| !pages.contains(page));
-        Ok(())
+        if is_half { Err(device_failed()) } else { Ok(()) }
     }
 
     fn prepare(&self, from: u64, to: u64) -> io::Result<()> {
-        self.allocate(from, to)
+        self.take_space("prepare", from, to)
     }
 
     fn allocate(&self, from: u64, to: u64) -> io::Result<()> {
-        let to = to.min(self.len);
-        if to <= from {
-            return Ok(());
-        }
-        self.state.lock().allocate(self.id, from as usize, to as usize)
+        self.take_space("allocate", from, to)
     }
 }
 
@@ -555,6 +729,21 @@ mod tests {
         assert_eq!(b.prepare(0, 1).unwrap_err().kind(), io::ErrorKind::StorageFull);
         disk.remove(Path::new("/a")).unwrap();
         b.prepare(0, 1).unwrap();
+    }
+
+    #[test]
+    fn a_call_fails_half_way_once_and_is_told() {
+        let disk = SimDisk::new(1, Faults::default());
+        let file = disk.open(Path::new("/f"), 512).unwrap();
+        disk.watch(Some(Broken { call: 1, fault: Fault::Half, for_good: false }));
+        file.write_through(0, &[1; 4]).unwrap();
+        assert!(disk.take_failed().is_empty());
+        file.write_through(0, &[2; 4]).unwrap_err();
+        let call = Call { what: "write_through", path: "/f".into() };
+        assert_eq!(disk.take_failed(), vec![call.clone()]);
+        assert_eq!(written(&disk, Path::new("/f"))[..4], [2, 2, 1, 1]);
+        file.write_through(0, &[3; 4]).unwrap();
+        assert_eq!(disk.mend(), vec![call; 3]);
     }
 
     #[test]

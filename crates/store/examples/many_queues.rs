@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use apogee_store::{ReadLimits, RealDisk, Settings, Store};
 use apogee_types::clock::SystemClock;
-use apogee_types::{LogOffset, Message, QueueId, QueueOffset, SysFlag};
+use apogee_types::{Message, QueueId, QueueOffset};
 
 fn main() {
     let args: Vec<String> = std::env::args().collect();
@@ -46,22 +46,11 @@ fn write(store: &Store, topics: i32, queues: i32) {
     for topic in 0..topics {
         let topic = format!("a-topic-among-many-{topic}");
         for queue in 0..queues {
-            let host = "10.0.0.1:10911".parse().unwrap();
             let properties = format!("UNIQ_KEY\u{1}0A0000010000{topic}{queue}\u{2}");
+            let queue = QueueId::from_wire(queue).unwrap();
             let message = Message {
-                topic: &topic,
-                queue_id: QueueId::from_wire(queue).unwrap(),
-                flag: 0,
-                sys_flag: SysFlag(0),
-                born_ms: 1,
-                born_host: host,
-                store_host: host,
-                reconsume_times: 0,
-                prepared_at: LogOffset(0),
-                body: &[b'x'; 100],
                 properties: properties.as_bytes(),
-                key_places: None,
-                tags_code: 0,
+                ..Message::new(&topic, queue, &[b'x'; 100])
             };
             store.append(&message).unwrap();
             store.dispatch(&mut |_| {});

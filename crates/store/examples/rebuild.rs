@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use apogee_store::{RealDisk, Settings, Store};
 use apogee_types::clock::SystemClock;
-use apogee_types::{LogOffset, Message, QueueId, SysFlag};
+use apogee_types::{Message, QueueId};
 
 fn main() {
     let args: Vec<String> = std::env::args().collect();
@@ -44,7 +44,6 @@ fn open(dir: &Path) -> Store {
 fn fill(dir: &Path, len: u64, keys: usize) {
     let store = open(dir);
     let topics: Vec<String> = (0..8).map(|number| format!("topic{number}")).collect();
-    let host = "10.0.0.1:10911".parse().unwrap();
     let start = Instant::now();
     let mut number: u64 = 0;
     while store.visible().0 < len {
@@ -52,20 +51,11 @@ fn fill(dir: &Path, len: u64, keys: usize) {
         for key in 1..keys {
             properties += &format!("KEYS\u{1}order-{number}-{key}\u{2}");
         }
+        let topic = &topics[number as usize % topics.len()];
+        let queue = QueueId::from_wire((number / 8 % 4) as i32).unwrap();
         let message = Message {
-            topic: &topics[number as usize % topics.len()],
-            queue_id: QueueId::from_wire((number / 8 % 4) as i32).unwrap(),
-            flag: 0,
-            sys_flag: SysFlag(0),
-            born_ms: 1,
-            born_host: host,
-            store_host: host,
-            reconsume_times: 0,
-            prepared_at: LogOffset(0),
-            body: &[b'x'; 1024],
             properties: properties.as_bytes(),
-            key_places: None,
-            tags_code: 0,
+            ..Message::new(topic, queue, &[b'x'; 1024])
         };
         store.append(&message).unwrap();
         number += 1;

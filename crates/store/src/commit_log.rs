@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use apogee_types::record::{self, MAGIC_BLANK, Record};
+use apogee_types::settings::FlushMode;
 use apogee_types::{Clock, LogOffset, Message, Millis, QueueOffset, properties};
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -16,7 +17,8 @@ use crate::error::{AppendError, Error};
 use crate::index::KeyHashes;
 use crate::read::Unit;
 use crate::segments::Segments;
-use crate::store::{Appended, Batch, FlushMode, Settings};
+use crate::statistics::Flushes;
+use crate::store::{Appended, Batch, Settings};
 use crate::watermark::Watermark;
 
 /// Bytes that a segment keeps for the blank record at its end.
@@ -69,6 +71,10 @@ pub struct CommitLog {
     has_failed: AtomicBool,
     /// Entries wait for dispatch.
     has_entries: AtomicBool,
+    /// Of this process, as far as the device took them.
+    pub(crate) flushes: Mutex<Flushes>,
+    /// Appends that found their place not prepared.
+    pub(crate) prepare_misses: AtomicU64,
     /// What the flush service waits for, with synchronous flush.
     unflushed: Mutex<Unflushed>,
 }
@@ -94,6 +100,9 @@ struct Tail {
     entries: VecDeque<Entry>,
     /// Why no more messages are taken.
     refused: Option<String>,
+    /// Records that were put since the start, and their bytes.
+    put_count: u64,
+    put_bytes: u64,
 }
 
 impl CommitLog {
@@ -111,6 +120,8 @@ impl CommitLog {
             last_ms: 0,
             entries: VecDeque::new(),
             refused: None,
+            put_count: 0,
+            put_bytes: 0,
         };
         Ok(Self {
             segments,
@@ -125,6 +136,8 @@ impl CommitLog {
             preparing: Mutex::new(()),
             has_failed: AtomicBool::new(false),
             has_entries: AtomicBool::new(false),
+            flushes: Mutex::default(),
+            prepare_misses: AtomicU64::new(0),
             unflushed: Mutex::default(),
         })
     }
@@ -293,6 +306,12 @@ impl CommitLog {
         self.has_entries.store(!tail.entries.is_empty(), Ordering::Release);
     }
 
+    /// Records that were put since the start, and their bytes.
+    pub(crate) fn put_totals(&self) -> (u64, u64) {
+        let tail = self.tail.lock();
+        (tail.put_count, tail.put_bytes)
+    }
+
     #[must_use]
     pub fn end(&self) -> LogOffset {
         LogOffset(self.end.load(Ordering::Acquire))
@@ -396,10 +415,12 @@ impl CommitLog {
         if to <= from || self.flushed.failure().is_some() {
             return Ok(false);
         }
+        let began_ms = self.now_ms();
         if let Err(error) = self.segments.sync(from.0, to.0) {
             self.fail(&error);
             return Err(error);
         }
+        self.flushes.lock().note((self.now_ms() - began_ms).max(0));
         self.flushed.advance(to);
         Ok(true)
     }
@@ -446,6 +467,7 @@ impl CommitLog {
         if to <= self.prepared.load(Ordering::Acquire) {
             return Ok(());
         }
+        self.prepare_misses.fetch_add(1, Ordering::Relaxed);
         let _one = self.preparing.lock();
         while self.prepared.load(Ordering::Relaxed) < to {
             self.prepare_slice()?;
@@ -497,7 +519,10 @@ impl Tail {
 
     /// Writes the record of `message` at the end.
     fn write(&mut self, message: &Message<'_>, crc: u32, place: (QueueOffset, LogOffset, Millis)) {
+        let before = self.end;
         record::encode(message, crc, place, |part| self.put(part));
+        self.put_count += 1;
+        self.put_bytes += self.end - before;
     }
 
     /// Puts bytes at the end, for which there is room.

@@ -245,6 +245,14 @@ impl ConsumeQueue {
         self.segments.truncate(keep.0 * UNIT_LEN)
     }
 
+    /// Removes all units, as if there had never been any.
+    pub(crate) fn clear(&self) -> Result<(), Error> {
+        self.segments.truncate(0)?;
+        self.set_end(0, None);
+        self.min.store(0, Ordering::Release);
+        Ok(())
+    }
+
     /// Hides the units whose records were deleted, those below `log_min`, and removes the files
     /// that hold no other; never the last. Spec `store.md` 10.
     pub(crate) fn raise_min(&self, log_min: LogOffset) -> Result<(), Error> {

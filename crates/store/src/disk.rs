@@ -36,6 +36,7 @@ pub trait Disk: Send + Sync {
     fn read(&self, path: &Path) -> io::Result<Option<Vec<u8>>>;
     /// Replaces a small file: after a crash it holds the old or the new content, whole.
     fn replace(&self, path: &Path, content: &[u8]) -> io::Result<()>;
+    /// Moves a file, or a directory with all it holds; the directory that it comes to is made.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file or a directory with all it holds; it may be absent.
     fn remove(&self, path: &Path) -> io::Result<()>;
@@ -175,6 +176,9 @@ impl Disk for RealDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        if let Some(dir) = to.parent() {
+            std::fs::create_dir_all(dir)?;
+        }
         std::fs::rename(from, to)
     }
 

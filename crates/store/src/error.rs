@@ -57,9 +57,11 @@ pub enum AppendError {
 
 impl From<Error> for AppendError {
     fn from(error: Error) -> Self {
-        let is_full = error.is_disk_full();
-        let reason = error.to_string();
-        if is_full { Self::DiskFull(reason) } else { Self::NotWritable(reason) }
+        if error.is_disk_full() {
+            Self::DiskFull(error.to_string())
+        } else {
+            Self::NotWritable(format!("{error}; see to the disk"))
+        }
     }
 }
 

@@ -233,18 +233,37 @@ impl Index {
         Ok(())
     }
 
-    /// Adds a key of the record at `at`.
-    pub fn put(&self, hash: u32, at: LogOffset, stored_ms: Millis) -> Result<(), Error> {
+    /// Adds the keys of the record at `at`; those that an earlier try has added stay.
+    pub fn put(&self, keys: &KeyHashes, at: LogOffset, stored_ms: Millis) -> Result<(), Error> {
         let mut files = self.files.lock();
-        let is_full = files.last().is_none_or(|it| self.entry_count_max <= it.header.next_entry);
-        if is_full {
-            let before = files.last().map(|it| (it.number, it.header));
-            files.push(self.create(stored_ms, before)?);
+        let is_newest = files.last().is_some_and(|it| it.header.end_at == at.0);
+        let there = if is_newest { self.count_of(&files, at) } else { 0 };
+        for hash in keys.iter().skip(there) {
+            let is_full =
+                files.last().is_none_or(|it| self.entry_count_max <= it.header.next_entry);
+            if is_full {
+                let before = files.last().map(|it| (it.number, it.header));
+                files.push(self.create(stored_ms, before)?);
+            }
+            let file = files.last_mut().expect("one was just made");
+            file.allocate(self.slot_count).map_err(Error::io(&file.path))?;
+            file.put(hash, at, stored_ms, self.slot_count);
         }
-        let file = files.last_mut().expect("one was just made");
-        file.allocate(self.slot_count).map_err(Error::io(&file.path))?;
-        file.put(hash, at, stored_ms, self.slot_count);
         Ok(())
+    }
+
+    /// How many keys of the newest record are there, if that is the one at `at`.
+    fn count_of(&self, files: &[IndexFile], at: LogOffset) -> usize {
+        let entry = |file: &IndexFile, number| file.entry(self.slot_count, number).at;
+        let newest_first = files.iter().rev().flat_map(|file| {
+            (1..file.header.next_entry).rev().map(move |number| entry(file, number))
+        });
+        newest_first.take_while(|it| *it == at.0).count()
+    }
+
+    #[must_use]
+    pub fn file_count(&self) -> usize {
+        self.files.lock().len()
     }
 
     /// Places of records whose key hashes to `hash`, newest first.
@@ -296,14 +315,12 @@ impl Index {
     /// Removes the files that hold nothing at or above `log_min`; never the last.
     pub fn clean(&self, log_min: LogOffset) -> Result<(), Error> {
         loop {
-            let path = {
-                let mut files = self.files.lock();
-                if files.len() < 2 || log_min.0 <= files[0].header.end_at {
-                    return Ok(());
-                }
-                files.remove(0).path
+            let path = match &self.files.lock()[..] {
+                [first, _, ..] if first.header.end_at < log_min.0 => first.path.clone(),
+                _ => return Ok(()),
             };
             self.disk.remove(&path).map_err(Error::io(&path))?;
+            self.files.lock().remove(0);
         }
     }
 

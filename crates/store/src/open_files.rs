@@ -82,6 +82,17 @@ impl OpenFiles {
         Self { max: max.max(1), ring: Mutex::default() }
     }
 
+    /// How many files are open.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        let ring = self.ring.lock();
+        let is_open = |(row, start): &&(Weak<RwLock<Row>>, u64)| {
+            let row = row.upgrade();
+            row.is_some_and(|row| row.write().slot_mut(*start).is_some_and(|it| it.file.is_some()))
+        };
+        ring.places.iter().filter(is_open).count()
+    }
+
     /// Counts the file at `start` of `row`, which was opened, and closes another if need be.
     pub(crate) fn admit(&self, row: &Arc<RwLock<Row>>, start: u64) {
         let mut ring = self.ring.lock();

@@ -1,5 +1,6 @@
 //! All consume queues, by topic and queue id.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -41,6 +42,7 @@ impl Queues {
             flushed_singly_max: open_max / 16,
             topics: RwLock::default(),
         };
+        queues.remove(&queues.gone_dir())?;
         for topic in queues.list(&queues.dir)? {
             for id in queues.list(&queues.dir.join(&topic))? {
                 if let Some(id) = id.parse().ok().and_then(QueueId::from_wire) {
@@ -84,6 +86,16 @@ impl Queues {
         all
     }
 
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.topics.read().values().flatten().flatten().count()
+    }
+
+    #[must_use]
+    pub fn open_file_count(&self) -> usize {
+        self.open_files.count()
+    }
+
     /// Brings queues to the device.
     pub(crate) fn flush(&self, dirty: &[Arc<ConsumeQueue>]) -> Result<(), Error> {
         if dirty.len() <= self.flushed_singly_max {
@@ -101,8 +113,22 @@ impl Queues {
     pub fn remove_topic(&self, topic: &str) -> Result<(), Error> {
         let row = self.topics.write().remove(topic);
         row.iter().flatten().flatten().for_each(|queue| queue.remove());
-        let dir = self.dir.join(topic);
-        self.disk.remove(&dir).map_err(Error::io(&dir))
+        let (dir, gone) = (self.dir.join(topic), self.gone_dir().join(topic));
+        self.remove(&gone)?;
+        // All at once: of a queue that lacks files between others no start makes sense.
+        match self.disk.rename(&dir, &gone) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            renamed => renamed.map_err(Error::io(&dir)).and_then(|()| self.remove(&gone)),
+        }
+    }
+
+    /// Where topics lie that are being removed.
+    fn gone_dir(&self) -> PathBuf {
+        self.dir.with_extension("gone")
+    }
+
+    fn remove(&self, path: &Path) -> Result<(), Error> {
+        self.disk.remove(path).map_err(Error::io(path))
     }
 
     fn list(&self, dir: &Path) -> Result<Vec<String>, Error> {

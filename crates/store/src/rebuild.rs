@@ -13,7 +13,7 @@ use crate::disk::{Disk, RealDisk};
 use crate::error::Error;
 use crate::frozen::Frozen;
 use crate::recovery;
-use crate::store::{Recovery, Settings, Store};
+use crate::store::{REBUILDING, Recovery, Settings, Store};
 use crate::verify::Report;
 use crate::view::{View, dirs};
 
@@ -86,6 +86,7 @@ impl Plan {
         // Last: from now on the next start believes what was built.
         let built = CheckpointFile::open(&RealDisk, &stage)?.load();
         CheckpointFile::open(&RealDisk, root)?.save(&built)?;
+        remove(&root.join(REBUILDING))?;
         remove(&stage)?;
         Ok(recovery)
     }

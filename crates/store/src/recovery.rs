@@ -1,8 +1,6 @@
 //! After a clean or an unclean stop: where the log ends, and what the queues lack. Spec `store.md`
 //! 7, `since-5.3.md` 5.2.
 
-use std::path::Path;
-
 use apogee_types::record::Record;
 use apogee_types::{LogOffset, Millis, QueueOffset, properties};
 
@@ -88,6 +86,15 @@ struct Known {
     intact: LogOffset,
 }
 
+/// Empties the queues that an earlier start was building: the device may have any part of them. Of
+/// those whose messages are all too old it built nothing, and only they know their end.
+pub(crate) fn forget_built(store: &Store) -> Result<(), Error> {
+    let first = LogOffset(store.log.segments.bounds().0);
+    let is_expired = |end: LogOffset| LogOffset(0) < end && end <= first;
+    let queues = store.queues.all();
+    queues.iter().filter(|it| !is_expired(it.log_end())).try_for_each(|queue| queue.clear())
+}
+
 /// Finds the end of the log, cuts off what a crash left half-written, and dispatches what the
 /// queues and the index lack.
 pub(crate) fn recover(
@@ -112,6 +119,9 @@ pub(crate) fn recover(
             noted.max(queued).max(indexed.unwrap_or_default())
         },
     };
+    if known.dispatched < noted || known.indexed < checkpoint.index.end {
+        store.begin_rebuilding()?;
+    }
     let on_device = if was_unclean { noted } else { queued };
     queues.iter().try_for_each(|queue| queue.set_flushed(on_device))?;
     let first = store.log.segments.bounds().0;
@@ -119,6 +129,7 @@ pub(crate) fn recover(
     let mut scanned = scan(store, from, &known, first < from)?;
     if scanned.has_gap {
         // Entries of a queue are missing whose records lie further back.
+        store.begin_rebuilding()?;
         known.indexed = known.indexed.max(LogOffset(scanned.end));
         from = first;
         scanned = scan(store, from, &known, false)?;
@@ -377,7 +388,7 @@ fn cut(store: &Store, end: u64) -> Result<(), Error> {
     if let Some((file, place)) = store.log.segments.locate(end) {
         let zeroed = file.zero(place, file.len()).and_then(|()| file.sync(place, file.len()));
         // Before anything is appended: else a crash could show it in front of what was cut off.
-        zeroed.map_err(Error::io(Path::new("commitlog")))?;
+        zeroed.map_err(Error::io(store.log.segments.path(end - place)))?;
     }
     Ok(())
 }

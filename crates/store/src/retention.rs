@@ -1,5 +1,7 @@
 //! What may be deleted: whole segments, oldest first, never the last. Spec `store.md` 10.
 
+use std::sync::atomic::Ordering;
+
 use apogee_types::record::Record;
 use apogee_types::{LogOffset, Millis};
 
@@ -13,15 +15,20 @@ impl Store {
         let mut deleted = 0;
         while deleted < count_max && self.first_is_older(before_ms) {
             self.log.segments.remove_first()?;
+            self.is_uncleaned.store(true, Ordering::Relaxed);
             deleted += 1;
         }
+        let log_min = self.log_min();
         if 0 < deleted {
-            let log_min = self.log_min();
             tracing::info!(deleted, log_min = log_min.0, "old commit-log files deleted");
+        }
+        // Also what an earlier call has left because the disk failed.
+        if self.is_uncleaned.load(Ordering::Relaxed) {
             self.queues.all().iter().try_for_each(|queue| queue.raise_min(log_min))?;
             if let Some(index) = &self.index {
                 index.clean(log_min)?;
             }
+            self.is_uncleaned.store(false, Ordering::Relaxed);
         }
         Ok(deleted)
     }

@@ -57,6 +57,12 @@ impl Segments {
         self.len
     }
 
+    /// How many files there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.row.read().slots.len()
+    }
+
     /// The offset of the first byte, and of the first byte after the last file.
     #[must_use]
     pub fn bounds(&self) -> (u64, u64) {
@@ -163,22 +169,23 @@ impl Segments {
                 return Ok(());
             }
             let path = self.path(after - self.len);
-            let last = self.row.write().slots.pop();
-            drop(last);
             self.disk.remove(&path).map_err(Error::io(&path))?;
+            self.row.write().slots.pop();
         }
     }
 
     /// Removes the oldest file.
     pub fn remove_first(&self) -> Result<(), Error> {
-        let (path, _first) = {
+        let path = self.path(self.bounds().0);
+        // From the disk first: if that fails, and the next file went, no start would take the rest
+        // for a row.
+        self.disk.remove(&path).map_err(Error::io(&path))?;
+        let _first = {
             let mut row = self.row.write();
-            let path = self.path(row.start);
-            let first = row.slots.remove(0);
             row.start += self.len;
-            (path, first)
+            row.slots.remove(0)
         };
-        self.disk.remove(&path).map_err(Error::io(&path))
+        Ok(())
     }
 
     /// Writes bytes at an offset, across files.

@@ -3,10 +3,11 @@
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use apogee_types::record::Record;
+use apogee_types::settings::FlushMode;
 use apogee_types::{Clock, LogOffset, Message, Millis, QueueId, QueueOffset};
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -20,15 +21,6 @@ use crate::index::{Index, KeyHashes, TopicHash};
 use crate::queues::Queues;
 use crate::read::{Boundary, ReadLimits, ReadResult, ReadStatus, Unit};
 use crate::watermark::Watermark;
-
-/// When a message is acknowledged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FlushMode {
-    /// After it is in memory; the device has it within half a second.
-    Async,
-    /// After the device has it; nobody sees it before.
-    Sync,
-}
 
 /// How a store is made.
 #[derive(Debug, Clone)]
@@ -106,18 +98,23 @@ pub struct Store {
     pub(crate) log: CommitLog,
     pub(crate) queues: Queues,
     pub(crate) index: Option<Index>,
-    checkpoint: CheckpointFile,
+    pub(crate) checkpoint: CheckpointFile,
     /// Entries that are being brought into queues and index; one dispatch at a time.
     pub(crate) dispatching: Mutex<Dispatch>,
     /// Queues with units that are not on the device.
     dirty: Mutex<Vec<Arc<ConsumeQueue>>>,
-    /// Entries could not be dispatched because the disk is full; they are tried again.
-    is_short_of_room: AtomicBool,
+    /// Mirrors whether [`Dispatch::stuck`] is set.
+    is_stuck: AtomicBool,
     /// The disk is fuller than `diskSpaceWarningLevelRatio` allows.
     is_over_limit: AtomicBool,
     /// The device did not take queues, index or checkpoint once.
-    has_failed_checkpoint: AtomicBool,
+    pub(crate) has_failed_checkpoint: AtomicBool,
     is_closed: AtomicBool,
+    /// Segments were deleted that queues and index may still speak of.
+    pub(crate) is_uncleaned: AtomicBool,
+    /// Mirrors the end of [`Dispatch::newest`].
+    pub(crate) dispatched: AtomicU64,
+    pub(crate) read_count: AtomicU64,
     recovery: Recovery,
     _lock: Box<dyn Send + Sync>,
 }
@@ -125,11 +122,12 @@ pub struct Store {
 #[derive(Default)]
 pub(crate) struct Dispatch {
     batch: Vec<Entry>,
+    /// Why the first entry of the batch did not get into its queue or the index. It is tried again;
+    /// those that follow wait, so that no reader passes it over, and no more messages are taken.
+    stuck: Option<AppendError>,
     /// The newest record that was dispatched, and all before it: what a checkpoint may say once
     /// queues and index are flushed.
     pub(crate) newest: Option<Dispatched>,
-    /// An entry did not get into its queue: `newest` stays before it.
-    has_failed: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,6 +146,9 @@ pub struct Recovery {
 }
 
 const ABORT: &str = "abort";
+/// There while queues or index, or parts of them, are built anew: a start that finds it begins from
+/// nothing, since it cannot tell how far the one before it came.
+pub(crate) const REBUILDING: &str = "rebuilding";
 
 impl Store {
     /// Opens a store and brings it into order after whatever ended its last use.
@@ -162,7 +163,12 @@ impl Store {
         let was_unclean = disk.read(&abort).map_err(Error::io(&abort))?.is_some();
         let checkpoint = CheckpointFile::open(&*disk, &settings.root)?;
         let log = CommitLog::open(Arc::clone(&disk), clock, &settings)?;
-        let known = crate::recovery::believe(checkpoint.load(), &log);
+        let mut known = crate::recovery::believe(checkpoint.load(), &log);
+        let rebuilding = settings.root.join(REBUILDING);
+        let was_rebuilding = disk.read(&rebuilding).map_err(Error::io(&rebuilding))?.is_some();
+        if was_rebuilding {
+            (known.index, known.index_ms) = (IndexMark::default(), 0);
+        }
         let queues = Queues::open(Arc::clone(&disk), &settings)?;
         let index = if settings.index_enabled {
             Some(Index::open(
@@ -183,21 +189,36 @@ impl Store {
             checkpoint,
             dispatching: Mutex::default(),
             dirty: Mutex::default(),
-            is_short_of_room: AtomicBool::new(false),
+            is_stuck: AtomicBool::new(false),
             is_over_limit: AtomicBool::new(false),
             has_failed_checkpoint: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
+            is_uncleaned: AtomicBool::new(false),
+            dispatched: AtomicU64::new(0),
+            read_count: AtomicU64::new(0),
             recovery: Recovery::default(),
             _lock: lock,
         };
+        // Before anything is changed: what a start leaves behind that fails or crashes from here on
+        // is not to be believed.
+        let process = std::process::id().to_string();
+        store.disk.replace(&abort, process.as_bytes()).map_err(Error::io(&abort))?;
+        if was_rebuilding {
+            crate::recovery::forget_built(&store)?;
+        }
         store.recovery = crate::recovery::recover(&store, &known, was_unclean)?;
+        store.mirror(&store.dispatching.lock());
         // So that a crash does not begin where the last one did, or know only what Apache noted.
         store.save_checkpoint(true)?;
-        store
-            .disk
-            .replace(&abort, std::process::id().to_string().as_bytes())
-            .map_err(Error::io(&abort))?;
+        store.disk.remove(&rebuilding).map_err(Error::io(&rebuilding))?;
         Ok(store)
+    }
+
+    /// What the checkpoint vouches for is not there, and will be built: until that is done and on
+    /// the device, nobody is to believe the checkpoint.
+    pub(crate) fn begin_rebuilding(&self) -> Result<(), Error> {
+        let path = self.settings.root.join(REBUILDING);
+        self.disk.replace(&path, b"").map_err(Error::io(path))
     }
 
     /// Appends a message. It can be read after the next [`dispatch`](Self::dispatch); with
@@ -224,7 +245,7 @@ impl Store {
     pub fn dispatch(&self, arrived: &mut dyn FnMut(Arrival<'_>)) {
         // One at a time; who comes second finds its entries dispatched by the first, or comes
         // again: the first one looks once more after it is done.
-        while self.log.has_entries() || self.is_short_of_room.load(Ordering::Acquire) {
+        while self.log.has_entries() || self.is_stuck.load(Ordering::Acquire) {
             let Some(mut dispatch) = self.dispatching.try_lock() else { return };
             let mut batch = std::mem::take(&mut dispatch.batch);
             self.log.take_entries(&mut batch);
@@ -239,38 +260,39 @@ impl Store {
                 arrived(Arrival { topic, queue: queue.id, end, tags_codes: &tags_codes });
             }
             batch.drain(..done);
-            let is_short = !batch.is_empty();
             dispatch.batch = batch;
-            self.is_short_of_room.store(is_short, Ordering::Release);
-            if is_short {
+            self.mirror(&dispatch);
+            let is_stuck = dispatch.stuck.is_some();
+            self.is_stuck.store(is_stuck, Ordering::Release);
+            if is_stuck {
                 return;
             }
         }
     }
 
-    /// Brings entries into their queues and the index; how many got there before the disk was
-    /// full. Those that follow are kept until there is room, and no more are taken.
+    pub(crate) fn mirror(&self, dispatch: &Dispatch) {
+        let end = dispatch.newest.map_or(0, |newest| newest.end.0);
+        self.dispatched.store(end, Ordering::Relaxed);
+    }
+
+    /// Brings entries into their queues and the index, up to the first that does not get there;
+    /// how many did.
     fn enqueue_all(&self, batch: &[Entry], dispatch: &mut Dispatch) -> usize {
         for (done, entry) in batch.iter().enumerate() {
             let queue = &entry.queue;
-            match self.enqueue(entry) {
-                Ok(()) if dispatch.has_failed => {}
-                Ok(()) => dispatch.newest = Some(entry.into()),
-                Err(error) if error.is_disk_full() => {
-                    if !self.is_short_of_room.load(Ordering::Relaxed) {
-                        tracing::error!(topic = &*queue.topic, queue = %queue.id, %error,
-                            "the disk is full: messages in the log wait for their queue, no more \
-                             are taken until there is room");
-                    }
-                    return done;
-                }
-                Err(error) => {
+            if let Err(error) = self.enqueue(entry) {
+                if dispatch.stuck.is_none() {
                     tracing::error!(topic = &*queue.topic, queue = %queue.id, %error,
-                        "a message is in the log but not in its queue; no more are taken: restart");
-                    self.log.refuse(error.to_string());
-                    dispatch.has_failed = true;
+                        "messages in the log wait for their queue, no more are taken until it \
+                         takes them");
                 }
+                dispatch.stuck = Some(error.into());
+                return done;
             }
+            dispatch.newest = Some(entry.into());
+        }
+        if dispatch.stuck.take().is_some() {
+            tracing::info!("the queues take messages again");
         }
         batch.len()
     }
@@ -291,8 +313,7 @@ impl Store {
         stored_ms: Millis,
         keys: &KeyHashes,
     ) -> Result<(), Error> {
-        let Some(index) = &self.index else { return Ok(()) };
-        keys.iter().try_for_each(|hash| index.put(hash, at, stored_ms))
+        self.index.as_ref().map_or(Ok(()), |index| index.put(keys, at, stored_ms))
     }
 
     /// Sees to it that the next checkpoint brings the queue to the device.
@@ -317,7 +338,8 @@ impl Store {
     /// in memory for the next flush, which a sender may not want to wait for.
     pub fn write_out(&self) -> Result<(), AppendError> {
         self.log.write_out()?;
-        Ok(())
+        // Who wrote before may have lost it: to write the nothing that is left succeeds.
+        self.log.check_device()
     }
 
     /// Ready once there is something to flush, else the task is woken then; with synchronous
@@ -371,7 +393,8 @@ impl Store {
             // and no queue is marked whose unit is still to come.
             let dispatch = self.dispatching.lock();
             let Some(newest) = dispatch.newest else { return Ok(()) };
-            let index = self.index.as_ref().filter(|_| with_index && !dispatch.has_failed);
+            // Of an entry that is stuck some keys may be there, which a mark would take for all.
+            let index = self.index.as_ref().filter(|_| with_index && dispatch.stuck.is_none());
             let dirty = std::mem::take(&mut *self.dirty.lock());
             dirty.iter().for_each(|queue| queue.is_dirty.store(false, Ordering::Relaxed));
             (newest, index.map(|index| index.mark(newest.end)), dirty)
@@ -404,10 +427,9 @@ impl Store {
         self.log.flush()?;
         self.dispatch(&mut |_| {});
         self.save_checkpoint(true)?;
-        let is_short_of_room = self.is_short_of_room.load(Ordering::Acquire);
         let has_failed_checkpoint = self.has_failed_checkpoint.load(Ordering::Acquire);
         let is_kept = !has_failed_checkpoint && self.log.check_device().is_ok();
-        if !is_kept || is_short_of_room || self.dispatching.lock().has_failed {
+        if !is_kept || self.is_stuck.load(Ordering::Acquire) {
             return Ok(());
         }
         self.log.drop_unused()?;
@@ -476,11 +498,14 @@ impl Store {
         found.map_or(QueueOffset(0)..QueueOffset(0), |queue| queue.bounds())
     }
 
-    /// One unit of a queue; `None` also if its file cannot be read.
-    #[must_use]
-    pub fn unit(&self, topic: &str, queue: QueueId, offset: QueueOffset) -> Option<Unit> {
-        let queue = self.queues.find(topic, queue)?;
-        unit(&queue, offset)
+    /// One unit of a queue; `None` where there is none, or only a filler for a lost message.
+    pub fn unit(
+        &self,
+        topic: &str,
+        queue: QueueId,
+        offset: QueueOffset,
+    ) -> Result<Option<Unit>, Error> {
+        self.queues.find(topic, queue).map_or(Ok(None), |queue| queue.unit(offset))
     }
 
     /// Reads units from `from` on whose tag code is wanted, into `units`. Spec `store.md` 11.1.
@@ -510,7 +535,9 @@ impl Store {
             _ if from == bounds.end => result(ReadStatus::OffsetOverflowOne, from, bounds),
             _ if bounds.end < from => result(ReadStatus::OffsetOverflowBadly, bounds.end, bounds),
             _ => {
+                let before = units.len();
                 let (status, next) = collect(&queue, from, limits, wants, units)?;
+                self.read_count.fetch_add((units.len() - before) as u64, Ordering::Relaxed);
                 result(status, next, bounds)
             }
         })
@@ -533,17 +560,19 @@ impl Store {
     }
 
     /// Store time of the oldest message of a queue.
-    #[must_use]
-    pub fn earliest_ms(&self, topic: &str, queue: QueueId) -> Option<Millis> {
-        let queue = self.queues.find(topic, queue)?;
+    pub fn earliest_ms(&self, topic: &str, queue: QueueId) -> Result<Option<Millis>, Error> {
+        let Some(queue) = self.queues.find(topic, queue) else { return Ok(None) };
         self.time_of(&queue, queue.bounds().start)
     }
 
-    /// Store time of one message.
+    /// Store time of one message; `None` also if it cannot be read.
     #[must_use]
     pub fn stored_ms(&self, topic: &str, queue: QueueId, offset: QueueOffset) -> Option<Millis> {
         let queue = self.queues.find(topic, queue)?;
-        self.time_of(&queue, offset)
+        self.time_of(&queue, offset).unwrap_or_else(|error| {
+            tracing::error!(topic, queue = %queue.id, %error, "cannot read a queue");
+            None
+        })
     }
 
     /// The offset of a store time. Spec `store.md` 11.2.
@@ -557,16 +586,16 @@ impl Store {
         let Some(queue) = self.queues.find(topic, queue) else { return Ok(QueueOffset(0)) };
         let bounds = queue.bounds();
         let is_before = |offset: u64| {
-            let stored = self.time_of(&queue, QueueOffset(offset)).unwrap_or(Millis::MIN);
-            match boundary {
+            let stored = self.time_of(&queue, QueueOffset(offset))?.unwrap_or(Millis::MIN);
+            Ok::<_, Error>(match boundary {
                 Boundary::Lower => stored < time,
                 Boundary::Upper => stored <= time,
-            }
+            })
         };
         let (mut low, mut high) = (bounds.start.0, bounds.end.0);
         while low < high {
             let middle = low + (high - low) / 2;
-            if is_before(middle) {
+            if is_before(middle)? {
                 low = middle + 1;
             } else {
                 high = middle;
@@ -610,9 +639,12 @@ impl Store {
     }
 
     fn check_room(&self) -> Result<(), AppendError> {
-        if self.is_short_of_room.load(Ordering::Relaxed) {
-            let reason = "messages in the log wait for space in their queues";
-            return Err(AppendError::DiskFull(reason.to_owned()));
+        if self.is_stuck.load(Ordering::Relaxed)
+            && let Some(error) = &self.dispatching.lock().stuck
+        {
+            // This one is final.
+            self.log.check_device()?;
+            return Err(error.clone());
         }
         if self.is_over_limit.load(Ordering::Relaxed) {
             let reason = "it is fuller than diskSpaceWarningLevelRatio allows";
@@ -632,9 +664,9 @@ impl Store {
         }
     }
 
-    fn time_of(&self, queue: &ConsumeQueue, offset: QueueOffset) -> Option<Millis> {
-        let record = self.log.slice(&unit(queue, offset)?)?;
-        Some(Record::parse(&record).ok()?.stored_ms)
+    fn time_of(&self, queue: &ConsumeQueue, offset: QueueOffset) -> Result<Option<Millis>, Error> {
+        let record = queue.unit(offset)?.and_then(|unit| self.log.slice(&unit));
+        Ok(record.and_then(|record| Some(Record::parse(&record).ok()?.stored_ms)))
     }
 }
 
@@ -643,14 +675,6 @@ impl From<&Entry> for Dispatched {
         let end = entry.at.plus(u64::from(entry.len));
         Self { at: entry.at, end, stored_ms: entry.stored_ms }
     }
-}
-
-/// Where it does not matter why there is none.
-fn unit(queue: &ConsumeQueue, offset: QueueOffset) -> Option<Unit> {
-    queue.unit(offset).unwrap_or_else(|error| {
-        tracing::error!(topic = &*queue.topic, queue = %queue.id, %error, "cannot read a queue");
-        None
-    })
 }
 
 /// Collects wanted units; says how it went and where to go on.

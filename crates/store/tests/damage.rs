@@ -119,7 +119,8 @@ fn a_crash_within_what_the_checkpoint_vouches_for_is_damage_and_not_the_end() {
     for it in &kept {
         assert!(store.record_at(it.at).unwrap().is_some());
         assert_eq!(store.query_by_key(&it.topic, &it.key, 9, 0, i64::MAX).unwrap(), [it.at]);
-        assert_eq!(store.unit(&it.topic, it.queue, it.offset).unwrap().at, it.at);
+        let unit = store.unit(&it.topic, it.queue, it.offset).unwrap();
+        assert_eq!(unit.unwrap().at, it.at);
     }
 }
 
@@ -154,7 +155,7 @@ fn a_record_that_is_destroyed_costs_no_other_message() {
         let store = filled.open();
         for (number, it) in filled.sent.iter().enumerate().filter(|(number, _)| *number != broken) {
             assert!(store.record_at(it.at).unwrap().is_some(), "{number}");
-            let unit = store.unit(&it.topic, it.queue, it.offset);
+            let unit = store.unit(&it.topic, it.queue, it.offset).unwrap();
             assert_eq!(unit.map(|unit| unit.at), Some(it.at), "{number}");
         }
         let it = &filled.sent[broken];
@@ -658,7 +659,7 @@ fn a_message_that_did_not_get_into_its_queue_gets_there_at_the_next_start() {
         sent.push(send(&store, number));
     }
     let lost = sent.last().unwrap();
-    assert_eq!(store.unit(&lost.topic, lost.queue, lost.offset), None);
+    assert_eq!(store.unit(&lost.topic, lost.queue, lost.offset).unwrap(), None);
     store.checkpoint_step().unwrap();
     store.close().unwrap();
     drop(store);
@@ -744,22 +745,8 @@ fn messages_without_keys_do_not_make_a_start_read_the_log_from_its_beginning() {
     let dir = tempfile::tempdir().unwrap();
     let settings = Settings { index_enabled: true, ..settings(dir.path()) };
     let store = open_with(settings.clone()).unwrap();
-    let host = "10.0.0.1:10911".parse().unwrap();
-    let message = apogee_types::Message {
-        topic: "keyless",
-        queue_id: QueueId::from_wire(0).unwrap(),
-        flag: 0,
-        sys_flag: apogee_types::SysFlag(0),
-        born_ms: 1,
-        born_host: host,
-        store_host: host,
-        reconsume_times: 0,
-        prepared_at: LogOffset(0),
-        body: &[b'x'; 1000],
-        properties: b"",
-        key_places: None,
-        tags_code: 0,
-    };
+    let queue = QueueId::from_wire(0).unwrap();
+    let message = apogee_types::Message::new("keyless", queue, &[b'x'; 1000]);
     for _ in 0..COUNT {
         store.append(&message).unwrap();
     }

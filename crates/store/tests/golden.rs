@@ -81,7 +81,8 @@ impl Golden {
                 (text(it, "topic"), QueueId::from_wire(number(it, "queue_id") as i32));
             let queue = queue.unwrap();
             let offset = QueueOffset(number(it, "queue_offset") as u64);
-            let unit = store.unit(topic, queue, offset).unwrap_or_else(|| panic!("lacks {it}"));
+            let unit = store.unit(topic, queue, offset).unwrap();
+            let unit = unit.unwrap_or_else(|| panic!("lacks {it}"));
             let bytes = store.slice(&unit).unwrap();
             check_record(&Record::parse(&bytes).unwrap(), it);
             assert_eq!(store.record_at(unit.at).unwrap().unwrap(), bytes);

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use apogee_sim::disk::{Faults, SimDisk};
 use apogee_store::{FlushMode, ReadLimits, Settings, Store};
 use apogee_types::record::Record;
-use apogee_types::{Clock, LogOffset, Message, Millis, QueueId, QueueOffset, SysFlag, properties};
+use apogee_types::{Clock, LogOffset, Message, Millis, QueueId, QueueOffset, properties};
 
 const HISTORIES: u64 = 1000;
 const LIVES: usize = 5;
@@ -187,7 +187,7 @@ impl History {
         for (topic, queue) in places() {
             let bounds = store.queue_bounds(topic, queue);
             for offset in bounds.start.0..bounds.end.0 {
-                let unit = store.unit(topic, queue, QueueOffset(offset));
+                let unit = store.unit(topic, queue, QueueOffset(offset)).unwrap();
                 let unit = unit.unwrap_or_else(|| panic!("seed {seed}: {topic} {queue} {offset}"));
                 let stored = by_place.get_mut(&(topic, queue, QueueOffset(offset)));
                 let stored = stored.unwrap_or_else(|| panic!("seed {seed}: {unit:?} is unknown"));
@@ -311,21 +311,7 @@ fn message<'a>(
     body: &'a [u8],
     properties: &'a [u8],
 ) -> Message<'a> {
-    Message {
-        topic,
-        queue_id,
-        flag: 0,
-        sys_flag: SysFlag::default(),
-        born_ms: 0,
-        born_host: "10.0.0.1:1".parse().unwrap(),
-        store_host: "10.0.0.2:2".parse().unwrap(),
-        reconsume_times: 0,
-        prepared_at: LogOffset(0),
-        body,
-        properties,
-        key_places: None,
-        tags_code: 0,
-    }
+    Message { properties, ..Message::new(topic, queue_id, body) }
 }
 
 /// The first thousand histories, or one by `APOGEE_SEED=7`, or more by `APOGEE_SEED=0..20000`.

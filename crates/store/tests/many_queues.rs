@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use apogee_store::{RealDisk, Settings, Store};
-use apogee_types::{LogOffset, Message, QueueId, QueueOffset, SysFlag};
+use apogee_types::{Message, QueueId, QueueOffset};
 
 const TOPICS: usize = 400;
 const QUEUES: i32 = 2;
@@ -35,23 +35,7 @@ fn places() -> impl Iterator<Item = (String, QueueId)> {
 /// Appends a message to each queue.
 fn send_round(store: &Store) {
     for (topic, queue_id) in places() {
-        let host = "10.0.0.1:10911".parse().unwrap();
-        let message = Message {
-            topic: &topic,
-            queue_id,
-            flag: 0,
-            sys_flag: SysFlag(0),
-            born_ms: 1,
-            born_host: host,
-            store_host: host,
-            reconsume_times: 0,
-            prepared_at: LogOffset(0),
-            body: topic.as_bytes(),
-            properties: b"",
-            key_places: None,
-            tags_code: 0,
-        };
-        store.append(&message).unwrap();
+        store.append(&Message::new(&topic, queue_id, topic.as_bytes())).unwrap();
         store.dispatch(&mut |_| {});
     }
 }
@@ -63,18 +47,19 @@ fn check(store: &Store, root: &Path, rounds: u64) {
         assert_eq!(store.queue_bounds(&topic, queue), QueueOffset(0)..end, "{topic} {queue}");
         let units = common::read_all(store, &topic, queue);
         assert_eq!(units.len() as u64, rounds, "{topic} {queue}");
-        assert_eq!(store.unit(&topic, queue, QueueOffset(rounds - 1)), units.last().copied());
+        let last = store.unit(&topic, queue, QueueOffset(rounds - 1)).unwrap();
+        assert_eq!(last, units.last().copied());
         for unit in units {
             let bytes = store.slice(&unit).unwrap();
             let record = apogee_types::record::Record::parse(&bytes).unwrap();
             assert_eq!((record.topic, record.queue_id), (&*topic, queue));
         }
     }
-    check_open(root);
+    check_open(store, root);
 }
 
 #[track_caller]
-fn check_open(root: &Path) {
+fn check_open(store: &Store, root: &Path) {
     let queues = root.join("consumequeue");
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
     let maps = maps.lines().filter(|line| line.contains(queues.to_str().unwrap())).count();
@@ -85,6 +70,7 @@ fn check_open(root: &Path) {
     let files = files.filter_map(Result::ok).filter(is_queue).count();
     assert!(maps <= OPEN_MAX, "{maps} mappings");
     assert!(files <= OPEN_MAX, "{files} descriptors");
+    assert_eq!(store.statistics().queue_files_open, maps);
 }
 
 #[test]
@@ -101,7 +87,7 @@ fn more_queues_are_served_than_are_open_after_a_stop_and_a_kill_as_well() {
     drop(store);
 
     let store = open(root);
-    check_open(root);
+    check_open(&store, root);
     check(&store, root, ROUNDS - 2);
     send_round(&store);
     store.checkpoint_step().unwrap();
@@ -110,7 +96,7 @@ fn more_queues_are_served_than_are_open_after_a_stop_and_a_kill_as_well() {
     drop(store);
 
     let store = open(root);
-    check_open(root);
+    check_open(&store, root);
     check(&store, root, ROUNDS);
 }
 
@@ -128,5 +114,5 @@ fn a_topic_whose_queues_are_closed_can_be_deleted() {
         let count = if number < TOPICS / 2 * QUEUES as usize { 1 } else { 2 };
         assert_eq!(common::read_all(&store, &topic, queue).len(), count, "{topic} {queue}");
     }
-    check_open(root);
+    check_open(&store, root);
 }

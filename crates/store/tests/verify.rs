@@ -364,7 +364,7 @@ fn a_repair_gets_past_damage_of_the_log() {
     assert_eq!(kinds, [&Kind::LogDamage, &Kind::LostMessage], "{:#?}", report.findings);
     let store = filled.open();
     for (number, it) in filled.sent.iter().enumerate() {
-        let unit = store.unit(&it.topic, it.queue, it.offset);
+        let unit = store.unit(&it.topic, it.queue, it.offset).unwrap();
         assert_eq!(unit.is_some(), !broken.contains(&number), "{number}");
     }
 }

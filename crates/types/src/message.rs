@@ -30,6 +30,29 @@ pub struct Message<'a> {
     pub tags_code: i64,
 }
 
+impl<'a> Message<'a> {
+    /// A message of which no more is known: not compressed, without properties, from nowhere.
+    #[must_use]
+    pub fn new(topic: &'a str, queue_id: QueueId, body: &'a [u8]) -> Self {
+        let nowhere = SocketAddr::from(([0; 4], 0));
+        Self {
+            topic,
+            queue_id,
+            flag: 0,
+            sys_flag: SysFlag::default(),
+            born_ms: 0,
+            born_host: nowhere,
+            store_host: nowhere,
+            reconsume_times: 0,
+            prepared_at: LogOffset(0),
+            body,
+            properties: &[],
+            key_places: None,
+            tags_code: 0,
+        }
+    }
+}
+
 /// Bit set of a stored message. Spec `messages.md` 3.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct SysFlag(pub i32);

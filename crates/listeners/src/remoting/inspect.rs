@@ -162,7 +162,8 @@ fn config(call: &mut Call<'_>, _: GetBrokerConfig) -> Answer<GetBrokerConfigResp
 /// What `mqadmin clusterList` and `brokerStatus` read. Spec `json-quirks.md` 2.3.
 fn runtime_info(call: &mut Call<'_>, _: GetBrokerRuntimeInfo) -> Answer<Empty> {
     let broker = call.broker();
-    let (put, got) = broker.statistics.totals();
+    let store = broker.store.statistics();
+    let (put, got) = (store.put_count, store.read_count);
     let uptime_ms: Millis = broker.clock.now_ms() - broker.started_ms;
     let seconds = (uptime_ms / 1000).max(1) as f64;
     let rate = |count: u64| format!("{0:.1} {0:.1} {0:.1}", count as f64 / seconds);
@@ -174,8 +175,8 @@ fn runtime_info(call: &mut Call<'_>, _: GetBrokerRuntimeInfo) -> Answer<Empty> {
         ("getTransferedTps", rate(got)),
         ("msgPutTotalTodayNow", put.to_string()),
         ("msgGetTotalTodayNow", got.to_string()),
-        ("commitLogMinOffset", broker.store.log_min().0.to_string()),
-        ("commitLogMaxOffset", broker.store.visible().0.to_string()),
+        ("commitLogMinOffset", store.log_min.0.to_string()),
+        ("commitLogMaxOffset", store.log_visible.0.to_string()),
         ("bootTimestamp", broker.started_ms.to_string()),
         ("sendThreadPoolQueueSize", "0".to_owned()),
         ("pullThreadPoolQueueSize", "0".to_owned()),
@@ -184,7 +185,7 @@ fn runtime_info(call: &mut Call<'_>, _: GetBrokerRuntimeInfo) -> Answer<Empty> {
         ("pullThreadPoolQueueHeadWaitTimeMills", "0".to_owned()),
         ("ackThreadPoolQueueHeadWaitTimeMills", "0".to_owned()),
         ("pageCacheLockTimeMills", "0".to_owned()),
-        ("commitLogDiskRatio", broker.store.disk_used_ratio().unwrap_or(-1.0).to_string()),
+        ("commitLogDiskRatio", store.disk_used_ratio.unwrap_or(-1.0).to_string()),
         ("timerReadBehind", "0".to_owned()),
         ("timerOffsetBehind", "0".to_owned()),
         ("timerCongestNum", "0".to_owned()),

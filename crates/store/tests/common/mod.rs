@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use apogee_store::{Disk, Error, FlushMode, ReadLimits, RealDisk, Settings, Store, Unit};
 use apogee_types::record::Record;
-use apogee_types::{Clock, LogOffset, Message, Millis, QueueId, QueueOffset, SysFlag, tags};
+use apogee_types::{Clock, LogOffset, Message, Millis, QueueId, QueueOffset, tags};
 
 /// A clock that goes on by a millisecond each time it is asked, over all stores of a test.
 struct Ticking;
@@ -66,22 +66,12 @@ pub fn send(store: &Store, number: usize) -> Sent {
     let queue = QueueId::from_wire((number / 3 % 2) as i32).unwrap();
     let key = format!("key{number}");
     let body = format!("body {number} ").repeat(20 + number % 50).into_bytes();
-    let host = "10.0.0.1:10911".parse().unwrap();
     let properties = format!("KEYS\u{1}{key}\u{2}TAGS\u{1}tag{}\u{2}", number % 2);
     let message = Message {
-        topic: &topic,
-        queue_id: queue,
         flag: 7,
-        sys_flag: SysFlag(0),
-        born_ms: 1,
-        born_host: host,
-        store_host: host,
-        reconsume_times: 0,
-        prepared_at: LogOffset(0),
-        body: &body,
         properties: properties.as_bytes(),
-        key_places: None,
         tags_code: tags::code(Some(&format!("tag{}", number % 2))),
+        ..Message::new(&topic, queue, &body)
     };
     let appended = store.append(&message).unwrap();
     store.dispatch(&mut |_| {});
@@ -188,7 +178,7 @@ pub fn check_served(store: &Store, sent: &[Sent]) {
         assert_eq!(found, expected, "{topic} {queue}");
     }
     for it in sent {
-        let unit = store.unit(&it.topic, it.queue, it.offset).unwrap();
+        let unit = store.unit(&it.topic, it.queue, it.offset).unwrap().unwrap();
         assert_eq!(unit.at, it.at, "{it:?}");
         let bytes = store.slice(&unit).unwrap();
         let record = Record::parse(&bytes).unwrap();
@@ -206,7 +196,7 @@ pub fn check_served(store: &Store, sent: &[Sent]) {
 pub fn check_gone(store: &Store, sent: &[Sent]) {
     for it in sent {
         assert!(store.queue_bounds(&it.topic, it.queue).end <= it.offset, "{it:?}");
-        assert_eq!(store.unit(&it.topic, it.queue, it.offset), None);
+        assert_eq!(store.unit(&it.topic, it.queue, it.offset).unwrap(), None);
         assert_eq!(store.record_at(it.at).unwrap(), None);
         assert!(store.query_by_key(&it.topic, &it.key, 9, 0, i64::MAX).unwrap().is_empty());
     }

@@ -75,9 +75,9 @@ impl Value for String {
 /// What an acknowledgement of a send survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FlushMode {
-    /// The death of the process.
+    /// The death of the process; the device has it within half a second.
     Async,
-    /// The loss of power: acknowledged once the device has it.
+    /// The loss of power: acknowledged once the device has it, and nobody sees it before.
     Sync,
 }
 

@@ -1,0 +1,81 @@
+//! A broker whose device fails: who sends is told, with the code that clients understand and a
+//! sentence for the operator, and who reads is served.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use apogee_client::{Client, Error, Message, Options, Producer, PullConsumer};
+use apogee_sim::clock::SimClock;
+use apogee_sim::disk::{Broken, Fault, Faults, SimDisk};
+use apogee_sim::net::{SimNet, Weather};
+use apogee_sim::node::{Node, NodeSettings};
+use apogee_store::FlushMode;
+
+const ADDR: &str = "10.0.0.1:9876";
+const TOPIC: &str = "orders";
+
+fn options(net: &SimNet, clock: SimClock, id: &str) -> Options {
+    Options {
+        name_servers: vec![ADDR.to_owned()],
+        transport: Arc::new(net.clone()),
+        clock: Arc::new(clock),
+        seed: 1,
+        client_id: Some(id.to_owned()),
+    }
+}
+
+/// The code and the remark.
+fn refused(error: &Error) -> (i32, &str) {
+    match error {
+        Error::Refused { code, remark, .. } => (code.0, remark),
+        other => panic!("{other}"),
+    }
+}
+
+async fn live(flush: FlushMode) {
+    let clock = SimClock::start(0);
+    let net = SimNet::new(1, Weather { delay_ms_max: 1, reset_one_in: 0 });
+    let disk = SimDisk::new(1, Faults::default());
+    let flush_interval = Duration::from_millis(500);
+    let settings = NodeSettings { addr: ADDR.parse().unwrap(), flush, flush_interval };
+    let mut node = Node::new(settings, disk.clone(), net.clone(), clock, 1);
+    assert_eq!(node.start().await, Ok(true));
+    let client = Client::new(options(&net, clock, "c"));
+    client.create_topic(TOPIC, 1).await.unwrap();
+    let producer = Producer::builder(ADDR).options(options(&net, clock, "p")).group("producers");
+    let producer = producer.retries(0).start().await.unwrap();
+    let send = |body: &'static str| producer.send(Message::new(TOPIC, body));
+    send("before").await.unwrap();
+    disk.watch(Some(Broken { call: 0, fault: Fault::Device, for_good: true }));
+    match (flush, send("during").await) {
+        (FlushMode::Sync, sent) => {
+            let error = sent.unwrap_err();
+            let (code, remark) = refused(&error);
+            assert!(code == 1 && remark.contains("device failed"), "{error}");
+        }
+        // Promised for a stop of the process only; the flush comes later.
+        (FlushMode::Async, sent) => drop(sent.unwrap()),
+    }
+    tokio::time::sleep(2 * flush_interval).await;
+    let error = send("after").await.unwrap_err();
+    let (code, remark) = refused(&error);
+    assert!(code == 14 && remark.contains("/store/commitlog/"), "{error}");
+    assert!(remark.contains("restart"), "{error}");
+    let consumer = PullConsumer::with(client, "readers").unwrap();
+    let queue = &consumer.queues(TOPIC).await.unwrap()[0];
+    let pulled = consumer.pull(queue, "*", 0, 32, Duration::ZERO).await.unwrap();
+    let bodies: Vec<_> = pulled.messages.iter().map(|it| &it.body[..]).collect();
+    let expected: &[&[u8]] = match flush {
+        FlushMode::Sync => &[b"before"],
+        FlushMode::Async => &[b"before", b"during"],
+    };
+    assert_eq!(bodies, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn sends_are_refused_and_pulls_served_after_a_failed_flush() {
+    live(FlushMode::Async).await;
+    live(FlushMode::Sync).await;
+}
