@@ -17,6 +17,7 @@ use crate::consume_queue::ConsumeQueue;
 use crate::disk::Disk;
 use crate::error::{AppendError, Error};
 use crate::index::{Index, KeyHashes, TopicHash};
+use crate::queue_ends::QueueEnds;
 use crate::queues::Queues;
 use crate::read::{Boundary, ReadLimits, ReadResult, ReadStatus, Unit};
 use crate::watermark::Watermark;
@@ -193,6 +194,7 @@ impl Store {
         store.recovery = crate::recovery::recover(&store, &known, was_unclean)?;
         // So that a crash does not begin where the last one did, or know only what Apache noted.
         store.save_checkpoint(true)?;
+        QueueEnds::remove(&*store.disk, &store.settings.root)?;
         store
             .disk
             .replace(&abort, std::process::id().to_string().as_bytes())
@@ -411,6 +413,8 @@ impl Store {
             return Ok(());
         }
         self.log.drop_unused()?;
+        let (root, last_at) = (&self.settings.root, self.checkpoint.load().queues_at);
+        QueueEnds::save(&*self.disk, root, last_at, &self.queues.all())?;
         let abort = self.settings.root.join(ABORT);
         self.disk.remove(&abort).map_err(Error::io(&abort))
     }
