@@ -30,4 +30,5 @@ pub use frozen::Frozen;
 pub use read::{Boundary, ReadLimits, ReadResult, ReadStatus, Unit};
 pub use store::{Appended, Arrival, Batch, FlushMode, Recovery, Settings, Store};
 pub use view::View;
+pub use walk::Step;
 pub use watermark::Watermark;

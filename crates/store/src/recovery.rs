@@ -6,7 +6,7 @@ use std::path::Path;
 use apogee_types::record::Record;
 use apogee_types::{LogOffset, Millis, QueueOffset, properties};
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, IndexMark};
 use crate::commit_log::CommitLog;
 use crate::consume_queue::ConsumeQueue;
 use crate::disk::Disk;
@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::queue_ends::QueueEnds;
 use crate::read::Unit;
 use crate::store::{Dispatched, Recovery, Settings, Store};
-use crate::walk::{Batch, Found, Walk, Walked, next};
+use crate::walk::{Batch, Found, Walked, batches, next};
 
 /// Takes the store's lock, the same kind as Apache's.
 pub(crate) fn lock(disk: &dyn Disk, settings: &Settings) -> Result<Box<dyn Send + Sync>, Error> {
@@ -54,19 +54,34 @@ pub(crate) fn refuse_foreign(disk: &dyn Disk, settings: &Settings) -> Result<(),
 }
 
 /// The checkpoint, if it speaks of this log: where it says that a record starts, one does. With
-/// one that does not, nothing is known.
-pub(crate) fn believe(known: Checkpoint, log: &CommitLog) -> Checkpoint {
+/// times only, as releases before 5.5 leave it, the place is a segment that began before them.
+pub(crate) fn believe(known: Checkpoint, log: &CommitLog) -> Option<Checkpoint> {
+    /// By which times may be ahead of what was flushed. Spec `store.md` 6.
+    const MARGIN_MS: Millis = 3000;
     let at = known.queues_at;
-    // Checkpoints of Apache's before 5.5 have no place, only times.
-    if at == LogOffset(0) && known.index.end == LogOffset(0) {
-        return known;
+    let has_place = at != LogOffset(0) || known.index.end != LogOffset(0);
+    let is_expired = at.0 < log.segments.bounds().0;
+    if !has_place || is_expired {
+        let ms = known.log_ms.min(known.queues_ms) - MARGIN_MS;
+        let queues_at = last_segment(log, ms).unwrap_or_default();
+        return Some(Checkpoint { queues_at, index: IndexMark::default(), ..known });
     }
-    match record_end(log, at) {
-        Some(end) if known.index.end <= end => known,
-        _ => {
-            tracing::error!(%at, "the checkpoint is damaged or of another log: not believed");
-            Checkpoint::default()
-        }
+    record_end(log, at).is_some_and(|end| known.index.end <= end).then_some(known)
+}
+
+/// The last segment that begins with a record which was stored at `ms` or before.
+pub(crate) fn last_segment(log: &CommitLog, ms: Millis) -> Option<LogOffset> {
+    let ((first, after), len) = (log.segments.bounds(), log.segments.segment_len());
+    let mut starts = (0..(after - first) / len).rev().map(|number| first + number * len);
+    let is_it = |at: &u64| first_stored_ms(log, *at).is_some_and(|stored_ms| stored_ms <= ms);
+    starts.find(is_it).map(LogOffset)
+}
+
+fn first_stored_ms(log: &CommitLog, segment: u64) -> Option<Millis> {
+    let (file, place) = log.segments.locate(segment)?;
+    match next(&*file, place, segment) {
+        Found::Record(bytes) | Found::Flipped(bytes) => Some(Record::parse(&bytes).ok()?.stored_ms),
+        Found::Blank | Found::Nothing => None,
     }
 }
 
@@ -121,7 +136,7 @@ pub(crate) fn recover(
             "the last stop was not clean: log checked from the checkpoint on"
         );
         // Only memory may have it: it was not flushed, or not that we know of.
-        let unsure = checkpoint.queues_at.0.clamp(from, end.0);
+        let unsure = known.intact.0.clamp(from, end.0);
         rewrite(store, unsure, end.0)?;
         store.log.segments.sync(unsure, end.0)?;
     }
@@ -290,13 +305,13 @@ fn scan(store: &Store, known: &Known, stop_at_gap: bool) -> Result<Scanned, Erro
     let start = known.from;
     let mut scanned =
         Scanned { end: start, last_ms: 0, record_count: 0, newest: None, has_gap: false };
-    let mut walk = Walk::new(store, LogOffset(start), known.intact, known.indexed);
     let mut progress = Progress::new(store, start);
     std::thread::scope(|scope| {
-        let (sender, batches) = std::sync::mpsc::sync_channel::<Batch>(AHEAD);
+        let (sender, receiver) = std::sync::mpsc::sync_channel::<Batch>(AHEAD);
         // Ends also when nobody receives any more.
-        scope.spawn(move || while walk.next().is_some_and(|it| sender.send(it).is_ok()) {});
-        for batch in batches {
+        let places = (LogOffset(start), known.intact, known.indexed);
+        scope.spawn(move || batches(store, places, |batch| sender.send(batch).is_ok()));
+        for batch in receiver {
             for record in &batch.records {
                 let topic = batch.topic(record);
                 if redispatch(store, topic, record, known, stop_at_gap)? == Outcome::Gap {

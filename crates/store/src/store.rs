@@ -11,7 +11,7 @@ use apogee_types::{Clock, LogOffset, Message, Millis, QueueId, QueueOffset};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::checkpoint::{CheckpointFile, IndexMark};
+use crate::checkpoint::{Checkpoint, CheckpointFile, IndexMark};
 use crate::commit_log::{CommitLog, Entry};
 use crate::consume_queue::ConsumeQueue;
 use crate::disk::Disk;
@@ -163,7 +163,10 @@ impl Store {
         let was_unclean = disk.read(&abort).map_err(Error::io(&abort))?.is_some();
         let checkpoint = CheckpointFile::open(&*disk, &settings.root)?;
         let log = CommitLog::open(Arc::clone(&disk), clock, &settings)?;
-        let known = crate::recovery::believe(checkpoint.load(), &log);
+        let known = crate::recovery::believe(checkpoint.load(), &log).unwrap_or_else(|| {
+            tracing::error!("the checkpoint is damaged or of another log: not believed");
+            Checkpoint::default()
+        });
         let queues = Queues::open(Arc::clone(&disk), &settings)?;
         let index = if settings.index_enabled {
             Some(Index::open(

@@ -123,6 +123,49 @@ fn a_crash_within_what_the_checkpoint_vouches_for_is_damage_and_not_the_end() {
     }
 }
 
+/// The checkpoint as releases before 5.5 leave it: times, and no place in the log.
+fn note_times(filled: &Filled, ms: Millis, index_ms: Millis) {
+    let mut bytes = [0; 4096];
+    for (field, ms) in bytes.chunks_exact_mut(8).zip([ms, ms, index_ms]) {
+        field.copy_from_slice(&ms.to_be_bytes());
+    }
+    std::fs::write(filled.path("checkpoint"), bytes).unwrap();
+}
+
+#[test]
+fn a_crash_within_what_times_in_the_checkpoint_vouch_for_is_damage_and_not_the_end() {
+    for index_ms in [0, i64::MAX] {
+        let filled = Filled::killed();
+        note_times(&filled, filled.last().stored_ms + 3000, index_ms);
+        let page = 4096 * 3..4096 * 4;
+        filled.damage_log(page.start, &[0; 4096]);
+        let store = filled.open();
+        let is_kept = |it: &&Sent| it.end.0 <= page.start || page.end <= it.at.0;
+        let kept: Vec<_> = filled.sent.iter().filter(is_kept).collect();
+        assert!(kept.len() < COUNT && COUNT - 20 < kept.len());
+        for it in kept {
+            assert!(store.record_at(it.at).unwrap().is_some());
+            assert_eq!(store.query_by_key(&it.topic, &it.key, 9, 0, i64::MAX).unwrap(), [it.at]);
+            assert_eq!(store.unit(&it.topic, it.queue, it.offset).unwrap().at, it.at);
+        }
+        assert_eq!(store.log_min(), LogOffset(0));
+        assert_eq!(send(&store, COUNT).at, filled.last().end);
+    }
+}
+
+#[test]
+fn a_segment_is_trusted_that_began_three_seconds_before_the_times_in_the_checkpoint() {
+    for (margin_ms, segment) in [(3000, 2), (2999, 1)] {
+        let filled = Filled::killed();
+        let first = filled.sent.iter().find(|it| it.at == LogOffset(2 << 16)).unwrap();
+        note_times(&filled, first.stored_ms + margin_ms, i64::MAX);
+        let store = filled.open();
+        assert_eq!(store.recovery().from, LogOffset(segment << 16));
+        check_served(&store, &filled.sent);
+        check_goes_on(store, filled.root(), filled.sent.clone());
+    }
+}
+
 // The middle of the log, after a stop in order.
 
 #[test]
