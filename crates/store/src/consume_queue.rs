@@ -149,7 +149,11 @@ impl ConsumeQueue {
         if offset < bounds.start || bounds.end <= offset {
             return Ok(None);
         }
-        self.message_at(offset.0)
+        let located = self.segments.locate_or_open(offset.0 * UNIT_LEN)?;
+        let mut bytes = [0; UNIT_LEN as usize];
+        let Some((file, place)) = located else { return Ok(None) };
+        file.read_at(place, &mut bytes);
+        Ok(Some(decode(&bytes)).filter(Unit::is_message))
     }
 
     /// Looks at units from `from` on, in order, until `look` says stop or the end is reached. Of a
@@ -295,7 +299,7 @@ impl ConsumeQueue {
         first_that(bounds.start.0, bounds.end.0, |offset| Ok(!is_below(offset)?))
     }
 
-    /// The unit, if it is a message's.
+    /// The unit, if it is a message's. The file is not opened for it: for looking at every queue.
     fn message_at(&self, offset: u64) -> Result<Option<Unit>, Error> {
         let mut bytes = [0; UNIT_LEN as usize];
         let is_there = self.segments.peek(offset * UNIT_LEN, &mut bytes)?;
@@ -356,6 +360,8 @@ impl ConsumeQueue {
         let end = if is_in_page {
             from + in_page
         } else {
+            // Open it costs less than one look after the other.
+            self.segments.locate_or_open(from * UNIT_LEN)?;
             first_that(from + in_page, from + per_file, |offset| Ok(!page.is_written(offset)?))?
         };
         let last = if first < end { page.unit(end - 1)? } else { None };

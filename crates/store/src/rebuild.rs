@@ -12,6 +12,7 @@ use crate::checkpoint::{Checkpoint, CheckpointFile};
 use crate::disk::{Disk, RealDisk};
 use crate::error::Error;
 use crate::frozen::Frozen;
+use crate::queue_ends::QueueEnds;
 use crate::recovery;
 use crate::store::{REBUILDING, Recovery, Settings, Store};
 use crate::verify::Report;
@@ -83,6 +84,7 @@ impl Plan {
         if !RealDisk.list(&stage.join(INDEX)).map_err(Error::io(&stage))?.is_empty() {
             rename(&stage.join(INDEX), &root.join(INDEX))?;
         }
+        QueueEnds::remove(&RealDisk, root)?;
         // Last: from now on the next start believes what was built.
         let built = CheckpointFile::open(&RealDisk, &stage)?.load();
         CheckpointFile::open(&RealDisk, root)?.save(&built)?;

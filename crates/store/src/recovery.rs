@@ -4,14 +4,15 @@
 use apogee_types::record::Record;
 use apogee_types::{LogOffset, Millis, QueueOffset, properties};
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, IndexMark};
 use crate::commit_log::CommitLog;
 use crate::consume_queue::ConsumeQueue;
 use crate::disk::Disk;
 use crate::error::Error;
+use crate::queue_ends::QueueEnds;
 use crate::read::Unit;
 use crate::store::{Dispatched, Recovery, Settings, Store};
-use crate::walk::{Batch, Found, Walk, Walked, next};
+use crate::walk::{Batch, Found, Walked, batches, next};
 
 /// Takes the store's lock, the same kind as Apache's.
 pub(crate) fn lock(disk: &dyn Disk, settings: &Settings) -> Result<Box<dyn Send + Sync>, Error> {
@@ -51,31 +52,50 @@ pub(crate) fn refuse_foreign(disk: &dyn Disk, settings: &Settings) -> Result<(),
 }
 
 /// The checkpoint, if it speaks of this log: where it says that a record starts, one does. With
-/// one that does not, nothing is known.
-pub(crate) fn believe(known: Checkpoint, log: &CommitLog) -> Checkpoint {
+/// times only, as releases before 5.5 leave it, the place is a segment that began before them.
+pub(crate) fn believe(known: Checkpoint, log: &CommitLog) -> Option<Checkpoint> {
+    /// By which times may be ahead of what was flushed. Spec `store.md` 6.
+    const MARGIN_MS: Millis = 3000;
     let at = known.queues_at;
-    let record_end = || {
-        let (file, place) = log.segments.locate(at.0)?;
-        match next(&*file, place, at.0) {
-            Found::Record(bytes) | Found::Flipped(bytes) => Some(at.plus(bytes.len() as u64)),
-            Found::Blank | Found::Nothing => None,
-        }
-    };
-    // Checkpoints of Apache's before 5.5 have no place, only times.
-    if at == LogOffset(0) && known.index.end == LogOffset(0) {
-        return known;
+    let has_place = at != LogOffset(0) || known.index.end != LogOffset(0);
+    let is_expired = at.0 < log.segments.bounds().0;
+    if !has_place || is_expired {
+        let ms = known.log_ms.min(known.queues_ms) - MARGIN_MS;
+        let queues_at = last_segment(log, ms).unwrap_or_default();
+        return Some(Checkpoint { queues_at, index: IndexMark::default(), ..known });
     }
-    match record_end() {
-        Some(end) if known.index.end <= end => known,
-        _ => {
-            tracing::error!(%at, "the checkpoint is damaged or of another log: not believed");
-            Checkpoint::default()
-        }
+    record_end(log, at).is_some_and(|end| known.index.end <= end).then_some(known)
+}
+
+/// The last segment that begins with a record which was stored at `ms` or before.
+pub(crate) fn last_segment(log: &CommitLog, ms: Millis) -> Option<LogOffset> {
+    let ((first, after), len) = (log.segments.bounds(), log.segments.segment_len());
+    let mut starts = (0..(after - first) / len).rev().map(|number| first + number * len);
+    let is_it = |at: &u64| first_stored_ms(log, *at).is_some_and(|stored_ms| stored_ms <= ms);
+    starts.find(is_it).map(LogOffset)
+}
+
+fn first_stored_ms(log: &CommitLog, segment: u64) -> Option<Millis> {
+    let (file, place) = log.segments.locate(segment)?;
+    match next(&*file, place, segment) {
+        Found::Record(bytes) | Found::Flipped(bytes) => Some(Record::parse(&bytes).ok()?.stored_ms),
+        Found::Blank | Found::Nothing => None,
+    }
+}
+
+/// Where the record ends that starts at `at`; `None` if none does.
+fn record_end(log: &CommitLog, at: LogOffset) -> Option<LogOffset> {
+    let (file, place) = log.segments.locate(at.0)?;
+    match next(&*file, place, at.0) {
+        Found::Record(bytes) | Found::Flipped(bytes) => Some(at.plus(bytes.len() as u64)),
+        Found::Blank | Found::Nothing => None,
     }
 }
 
 /// What is known before the log is read.
 struct Known {
+    /// Where to begin: a record starts there, or a segment.
+    from: u64,
     /// The queues hold all records below that they should. A queue that is not there was deleted.
     dispatched: LogOffset,
     /// So does the index.
@@ -84,6 +104,8 @@ struct Known {
     is_unsure: bool,
     /// The log once was whole up to here: what is no record below is damage, not the end.
     intact: LogOffset,
+    /// A stop in order was the last that happened to the log.
+    is_as_left: bool,
 }
 
 /// Empties the queues that an earlier start was building: the device may have any part of them. Of
@@ -102,39 +124,20 @@ pub(crate) fn recover(
     checkpoint: &Checkpoint,
     was_unclean: bool,
 ) -> Result<Recovery, Error> {
-    let queues = store.queues.all();
-    for queue in &queues {
-        queue.cut_while(|offset, unit| !holds(&store.log, queue, offset, unit))?;
-    }
-    let queued = queues.iter().map(|queue| queue.log_end()).max().unwrap_or_default();
-    let indexed = store.index.as_ref().map(|index| index.end(&checkpoint.index));
-    let noted = checkpoint.queues_at;
-    let mut known = Known {
-        dispatched: if was_unclean { noted.min(queued) } else { queued },
-        indexed: indexed.unwrap_or(LogOffset(u64::MAX)),
-        is_unsure: was_unclean,
-        intact: if was_unclean {
-            noted
-        } else {
-            noted.max(queued).max(indexed.unwrap_or_default())
-        },
-    };
-    if known.dispatched < noted || known.indexed < checkpoint.index.end {
+    let mut known = look_around(store, checkpoint, was_unclean)?;
+    if known.dispatched < checkpoint.queues_at || known.indexed < checkpoint.index.end {
         store.begin_rebuilding()?;
     }
-    let on_device = if was_unclean { noted } else { queued };
-    queues.iter().try_for_each(|queue| queue.set_flushed(on_device))?;
     let first = store.log.segments.bounds().0;
-    let mut from = start(store, known.dispatched.min(known.indexed).0);
-    let mut scanned = scan(store, from, &known, first < from)?;
+    let mut scanned = scan(store, &known, first < known.from)?;
     if scanned.has_gap {
         // Entries of a queue are missing whose records lie further back.
         store.begin_rebuilding()?;
         known.indexed = known.indexed.max(LogOffset(scanned.end));
-        from = first;
-        scanned = scan(store, from, &known, false)?;
+        known.from = first;
+        scanned = scan(store, &known, false)?;
     }
-    let end = LogOffset(scanned.end);
+    let (from, end) = (known.from, LogOffset(scanned.end));
     let recovery = Recovery { from: LogOffset(from), to: end, record_count: scanned.record_count };
     if was_unclean {
         tracing::info!(
@@ -144,11 +147,13 @@ pub(crate) fn recover(
             "the last stop was not clean: log checked from the checkpoint on"
         );
         // Only memory may have it: it was not flushed, or not that we know of.
-        let unsure = noted.0.clamp(from, end.0);
+        let unsure = known.intact.0.clamp(from, end.0);
         rewrite(store, unsure, end.0)?;
         store.log.segments.sync(unsure, end.0)?;
     }
-    report_lost(store, end);
+    if !known.is_as_left {
+        report_lost(store, end);
+    }
     cut(store, end.0)?;
     for queue in store.queues.all() {
         queue.truncate(end)?;
@@ -160,6 +165,79 @@ pub(crate) fn recover(
     store.dispatching.lock().newest = scanned.newest;
     store.log.start_at(end.0, scanned.last_ms)?;
     Ok(recovery)
+}
+
+/// Cuts off of the queues what the log does not have, and says what can be told without reading it.
+fn look_around(store: &Store, checkpoint: &Checkpoint, was_unclean: bool) -> Result<Known, Error> {
+    let queues = store.queues.all();
+    for queue in &queues {
+        queue.cut_while(|offset, unit| !holds(&store.log, queue, offset, unit))?;
+    }
+    let queued = queues.iter().map(|queue| queue.log_end()).max().unwrap_or_default();
+    let indexed = store.index.as_ref().map(|index| index.end(&checkpoint.index));
+    let noted = checkpoint.queues_at;
+    let on_device = if was_unclean { noted } else { queued };
+    queues.iter().try_for_each(|queue| queue.set_flushed(on_device))?;
+    let dispatched = on_device.min(queued);
+    let in_index = indexed.unwrap_or(LogOffset(u64::MAX));
+    let ends = if was_unclean { None } else { believed_ends(store, noted, queued)? };
+    let is_as_left = ends.is_some();
+    let from = match ends {
+        _ if was_unclean => start(store, dispatched.min(in_index)),
+        Some(ends) => start(store, find_lacking(store, &ends)?.min(noted).min(in_index)),
+        // How much there should be of each queue only its records tell.
+        None => segment_start(store, dispatched.min(in_index)),
+    };
+    Ok(Known {
+        from,
+        dispatched,
+        indexed: in_index,
+        is_unsure: was_unclean,
+        intact: if was_unclean {
+            noted
+        } else {
+            noted.max(queued).max(indexed.unwrap_or_default())
+        },
+        is_as_left,
+    })
+}
+
+/// Where the queues ended at the last stop, if nobody has used the store since: the log's last
+/// record is the same, and no queue knows of a later one.
+fn believed_ends(
+    store: &Store,
+    noted: LogOffset,
+    queued: LogOffset,
+) -> Result<Option<QueueEnds>, Error> {
+    let ends = QueueEnds::read(&*store.disk, &store.settings.root)?;
+    let is_last = |ends: &QueueEnds| {
+        ends.last_at == noted && record_end(&store.log, noted).is_some_and(|end| queued <= end)
+    };
+    Ok(ends.filter(is_last))
+}
+
+/// Up to where in the log all queues have what they had; those that were lost are made.
+fn find_lacking(store: &Store, ends: &QueueEnds) -> Result<LogOffset, Error> {
+    const TOLD_MAX: u64 = 10;
+    let (mut complete, mut count) = (LogOffset(u64::MAX), 0);
+    for (topic, id, had) in ends.iter() {
+        let found = store.queues.find(topic, id);
+        let has = found.as_ref().map_or(QueueOffset(0), |queue| queue.bounds().end);
+        if had <= has {
+            continue;
+        }
+        let queue = store.queues.find_or_create(topic, id)?;
+        complete = complete.min(queue.log_end());
+        count += 1;
+        if count <= TOLD_MAX {
+            tracing::error!(topic, queue = %id, %has, %had, "a queue has lost what it had");
+        }
+    }
+    if 0 < count {
+        store.begin_rebuilding()?;
+        tracing::error!(queues = count, from = %complete, "queues are completed from the log");
+    }
+    Ok(complete)
 }
 
 /// Writes bytes over themselves. After a sync has failed, memory and device differ, and the
@@ -181,12 +259,18 @@ fn rewrite(store: &Store, from: u64, to: u64) -> Result<(), Error> {
     Ok(())
 }
 
-/// The first byte to be looked at: the start of the segment that holds `trusted`, or of the last.
-fn start(store: &Store, trusted: u64) -> u64 {
+/// The first byte to be looked at: `trusted` if a record starts there, else its segment.
+fn start(store: &Store, trusted: LogOffset) -> u64 {
+    let is_start = record_end(&store.log, trusted).is_some();
+    if is_start { trusted.0 } else { segment_start(store, trusted) }
+}
+
+/// The start of the segment that holds `trusted`, or of the last.
+fn segment_start(store: &Store, trusted: LogOffset) -> u64 {
     let segments = &store.log.segments;
     let (first, after) = segments.bounds();
     let mut start = after.saturating_sub(segments.segment_len()).max(first);
-    while first < start && trusted < start {
+    while first < start && trusted.0 < start {
         start -= segments.segment_len();
     }
     start
@@ -223,22 +307,23 @@ struct Scanned {
     has_gap: bool,
 }
 
-/// Walks records from `start` until something is no whole record; with `stop_at_gap` also before
-/// one that its queue cannot take yet.
+/// Walks records from `known.from` until something is no whole record; with `stop_at_gap` also
+/// before one that its queue cannot take yet.
 ///
 /// One thread reads and checks the log, this one fills queues and index, in the log's order.
-fn scan(store: &Store, start: u64, known: &Known, stop_at_gap: bool) -> Result<Scanned, Error> {
+fn scan(store: &Store, known: &Known, stop_at_gap: bool) -> Result<Scanned, Error> {
     /// Batches that are read ahead. Few, so that their records are still in the cache.
     const AHEAD: usize = 4;
+    let start = known.from;
     let mut scanned =
         Scanned { end: start, last_ms: 0, record_count: 0, newest: None, has_gap: false };
-    let mut walk = Walk::new(store, LogOffset(start), known.intact, known.indexed);
     let mut progress = Progress::new(store, start);
     std::thread::scope(|scope| {
-        let (sender, batches) = std::sync::mpsc::sync_channel::<Batch>(AHEAD);
+        let (sender, receiver) = std::sync::mpsc::sync_channel::<Batch>(AHEAD);
         // Ends also when nobody receives any more.
-        scope.spawn(move || while walk.next().is_some_and(|it| sender.send(it).is_ok()) {});
-        for batch in batches {
+        let places = (LogOffset(start), known.intact, known.indexed);
+        scope.spawn(move || batches(store, places, |batch| sender.send(batch).is_ok()));
+        for batch in receiver {
             for record in &batch.records {
                 let topic = batch.topic(record);
                 if redispatch(store, topic, record, known, stop_at_gap)? == Outcome::Gap {

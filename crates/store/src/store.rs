@@ -12,12 +12,13 @@ use apogee_types::{Clock, LogOffset, Message, Millis, QueueId, QueueOffset};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::checkpoint::{CheckpointFile, IndexMark};
+use crate::checkpoint::{Checkpoint, CheckpointFile, IndexMark};
 use crate::commit_log::{CommitLog, Entry};
 use crate::consume_queue::ConsumeQueue;
 use crate::disk::Disk;
 use crate::error::{AppendError, Error};
 use crate::index::{Index, KeyHashes, TopicHash};
+use crate::queue_ends::QueueEnds;
 use crate::queues::Queues;
 use crate::read::{Boundary, ReadLimits, ReadResult, ReadStatus, Unit};
 use crate::watermark::Watermark;
@@ -163,7 +164,10 @@ impl Store {
         let was_unclean = disk.read(&abort).map_err(Error::io(&abort))?.is_some();
         let checkpoint = CheckpointFile::open(&*disk, &settings.root)?;
         let log = CommitLog::open(Arc::clone(&disk), clock, &settings)?;
-        let mut known = crate::recovery::believe(checkpoint.load(), &log);
+        let mut known = crate::recovery::believe(checkpoint.load(), &log).unwrap_or_else(|| {
+            tracing::error!("the checkpoint is damaged or of another log: not believed");
+            Checkpoint::default()
+        });
         let rebuilding = settings.root.join(REBUILDING);
         let was_rebuilding = disk.read(&rebuilding).map_err(Error::io(&rebuilding))?.is_some();
         if was_rebuilding {
@@ -211,6 +215,7 @@ impl Store {
         // So that a crash does not begin where the last one did, or know only what Apache noted.
         store.save_checkpoint(true)?;
         store.disk.remove(&rebuilding).map_err(Error::io(&rebuilding))?;
+        QueueEnds::remove(&*store.disk, &store.settings.root)?;
         Ok(store)
     }
 
@@ -433,6 +438,8 @@ impl Store {
             return Ok(());
         }
         self.log.drop_unused()?;
+        let (root, last_at) = (&self.settings.root, self.checkpoint.load().queues_at);
+        QueueEnds::save(&*self.disk, root, last_at, &self.queues.all())?;
         let abort = self.settings.root.join(ABORT);
         self.disk.remove(&abort).map_err(Error::io(&abort))
     }

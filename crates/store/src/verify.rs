@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use apogee_types::properties::{self, name};
 use apogee_types::record::Record;
-use apogee_types::{LogOffset, QueueId, SysFlag, names, tags};
+use apogee_types::{LogOffset, QueueId, names, tags};
 
 use crate::checkpoint::IndexMark;
 use crate::consume_queue::ConsumeQueue;
@@ -15,7 +15,8 @@ use crate::error::Error;
 use crate::index::audit::Audit;
 use crate::read::Unit;
 use crate::recovery;
-use crate::view::{Opened, Step, View, dirs};
+use crate::view::{Opened, View, dirs};
+use crate::walk::{Step, is_half};
 
 mod report;
 
@@ -100,8 +101,8 @@ impl Walk<'_> {
         } else if view.is_unclean {
             findings.add(Kind::UncleanStop, || "there is a file `abort`".to_owned());
         }
-        let believed = recovery::believe(view.checkpoint, &view.log);
-        if believed != view.checkpoint {
+        let believed = view.believed();
+        if believed.is_none() {
             let at = view.checkpoint.queues_at;
             findings.add(Kind::Checkpoint, || format!("it says that a record starts at {at}"));
         }
@@ -117,7 +118,8 @@ impl Walk<'_> {
         }
         self.report.checkpoint = view.checkpoint;
         let is_open = view.is_unclean || view.is_in_use;
-        self.index = Audit::open(view, is_open.then_some(&believed), &mut self.report);
+        let believed = is_open.then(|| believed.unwrap_or_default());
+        self.index = Audit::open(view, believed.as_ref(), &mut self.report);
     }
 
     fn log(&mut self, tell: &mut dyn FnMut(LogOffset)) {
@@ -155,9 +157,7 @@ impl Walk<'_> {
         }
         report.last_ms = record.stored_ms;
         report.last_at = record.at;
-        let transaction = record.sys_flag.transaction();
-        let is_half = transaction == SysFlag::TRANSACTION_PREPARED
-            || transaction == SysFlag::TRANSACTION_ROLLBACK;
+        let is_half = is_half(record);
         if let Some(index) = &mut self.index {
             index.record(record, is_half, report);
         }
@@ -272,12 +272,12 @@ impl Walk<'_> {
     /// From where on the next start compares queues with the log, at least: the log's last segment,
     /// or what comes after the checkpoint.
     fn scan_start(&self) -> LogOffset {
+        if self.view.is_unclean {
+            return self.view.believed().unwrap_or_default().queues_at;
+        }
         let (start, len) = (self.report.log_min.0, self.view.settings.segment_len);
         let end = self.report.log_end.0.max(start + 1) - 1;
-        let last_segment = start + (end - start) / len * len;
-        let noted = self.report.checkpoint.queues_at.0;
-        let is_noted = self.view.is_unclean && noted != 0;
-        LogOffset(if is_noted { noted.min(last_segment) } else { last_segment })
+        LogOffset(start + (end - start) / len * len)
     }
 }
 

@@ -20,7 +20,7 @@ use crate::index::audit::sizes;
 use crate::open_files::OpenFiles;
 use crate::recovery;
 use crate::store::Settings;
-use crate::walk::{self, Found};
+use crate::walk::{Step, walk};
 
 /// A queue, or why it cannot be read.
 pub(crate) type Opened = Result<Arc<ConsumeQueue>, Error>;
@@ -39,15 +39,6 @@ pub struct View {
     /// A broker runs on it.
     pub(crate) is_in_use: bool,
     _lock: Option<Box<dyn Send + Sync>>,
-}
-
-/// What a walk through the log meets.
-pub enum Step<'a> {
-    Record(&'a Record<'a>),
-    /// A record whose body does not match its checksum.
-    Flipped(&'a Record<'a>),
-    /// Bytes that are no record, with records after them.
-    Lost(Range<LogOffset>),
 }
 
 impl View {
@@ -114,50 +105,14 @@ impl View {
         from: LogOffset,
         look: &mut dyn FnMut(Step<'_>) -> ControlFlow<()>,
     ) -> LogOffset {
-        let (_, after) = self.log.segments.bounds();
-        let intact = self.intact();
-        let mut at = from.0;
-        while at < after {
-            let Some((file, place)) = self.log.segments.locate(at) else { break };
-            let start = at - place;
-            while at < start + file.len() {
-                let found = walk::next(&*file, at - start, at);
-                let is_flipped = matches!(found, Found::Flipped(_));
-                match found {
-                    Found::Record(bytes) | Found::Flipped(bytes) => {
-                        let record = Record::parse(&bytes).expect("it was just read");
-                        at += bytes.len() as u64;
-                        let step =
-                            if is_flipped { Step::Flipped(&record) } else { Step::Record(&record) };
-                        if look(step).is_break() {
-                            return LogOffset(at);
-                        }
-                    }
-                    Found::Blank => at = start + file.len(),
-                    Found::Nothing => {
-                        let next = walk::find_next(&self.log.segments, at + 1, intact.max(at));
-                        let Some(next) = next else { return LogOffset(at) };
-                        if look(Step::Lost(LogOffset(at)..LogOffset(next))).is_break() {
-                            return LogOffset(at);
-                        }
-                        at = next;
-                    }
-                }
-            }
-        }
-        LogOffset(at)
+        walk(&self.log.segments, from, self.intact(), look)
     }
 
-    /// The start of the segment with the first record that was stored at or after `ms`.
+    /// The start of the last segment that began before `ms`: those before it hold nothing newer.
     #[must_use]
     pub fn segment_before(&self, ms: Millis) -> LogOffset {
-        let (mut start, after) = self.log.segments.bounds();
-        let len = self.log.segments.segment_len();
-        let is_older = |at| self.first_record_ms(at).is_some_and(|stored_ms| stored_ms < ms);
-        while start + len < after && is_older(start + len) {
-            start += len;
-        }
-        LogOffset(start)
+        let first = LogOffset(self.log_bounds().start);
+        recovery::last_segment(&self.log, ms.saturating_sub(1)).unwrap_or(first)
     }
 
     /// The messages of a queue with their offsets from `offsets`, read through the queue. An error
@@ -222,27 +177,19 @@ impl View {
         self.queues.values().flat_map(BTreeMap::values).filter_map(|queue| queue.as_ref().ok())
     }
 
-    /// What is no record below is damage, not the log's end: the checkpoint, or after a stop in
-    /// order the queues, know of a record there, or a later segment begins with one.
-    fn intact(&self) -> u64 {
-        let (start, after) = self.log.segments.bounds();
-        let len = self.log.segments.segment_len();
-        let mut segments = (0..(after - start) / len).rev().map(|number| start + number * len);
-        let later = segments.find(|at| self.first_record_ms(*at).is_some()).unwrap_or(start);
-        let noted = recovery::believe(self.checkpoint, &self.log).queues_at.0;
-        let queued = self.readable_queues().map(|queue| queue.log_end().0).max();
-        let queued = queued.filter(|_| !self.is_unclean && !self.is_in_use).unwrap_or(0);
-        later.max(noted).max(queued.min(after))
+    /// The checkpoint, if it speaks of this log.
+    pub(crate) fn believed(&self) -> Option<Checkpoint> {
+        recovery::believe(self.checkpoint, &self.log)
     }
 
-    fn first_record_ms(&self, segment: u64) -> Option<Millis> {
-        let (file, place) = self.log.segments.locate(segment)?;
-        match walk::next(&*file, place, segment) {
-            Found::Record(bytes) | Found::Flipped(bytes) => {
-                Record::parse(&bytes).ok().map(|record| record.stored_ms)
-            }
-            Found::Blank | Found::Nothing => None,
-        }
+    /// What is no record below is damage, not the log's end: the checkpoint, or after a stop in
+    /// order the queues, know of a record there, or a later segment begins with one.
+    fn intact(&self) -> LogOffset {
+        let later = recovery::last_segment(&self.log, Millis::MAX).unwrap_or_default();
+        let noted = self.believed().unwrap_or_default().queues_at;
+        let queued = self.readable_queues().map(|queue| queue.log_end()).max();
+        let queued = queued.filter(|_| !self.is_unclean && !self.is_in_use).unwrap_or_default();
+        later.max(noted).max(queued.min(LogOffset(self.log_bounds().end)))
     }
 }
 

@@ -1,6 +1,6 @@
-//! The log record by record, as recovery needs it: what is whole, and what it says.
+//! The log record by record, past damage: what is whole, and what recovery has to know of it.
 
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 
 use apogee_types::record::{MAGIC_BLANK, MAGIC_V1, MAGIC_V2, Record};
 use apogee_types::{LogOffset, Millis, QueueId, QueueOffset, SysFlag};
@@ -11,12 +11,16 @@ use crate::read::Unit;
 use crate::segments::Segments;
 use crate::store::Store;
 
+/// Records that are handed over at once: so many that it costs nothing, so few that they stay in a
+/// cache.
+const BATCH_COUNT: usize = 1024;
+
 /// Records one after another; their topics' names are kept together.
 #[derive(Default)]
 pub(crate) struct Batch {
     pub records: Vec<Walked>,
     topics: String,
-    /// Where the next record starts, if there is one.
+    /// Where the last of them ends.
     pub end: LogOffset,
 }
 
@@ -27,7 +31,6 @@ pub(crate) struct Walked {
     pub queue_id: QueueId,
     pub queue_offset: QueueOffset,
     pub stored_ms: Millis,
-    /// Of a transaction that is not committed: it belongs neither into a queue nor into the index.
     pub is_half: bool,
     /// Under which it is to be brought into the index.
     pub keys: KeyHashes,
@@ -35,108 +38,123 @@ pub(crate) struct Walked {
 }
 
 impl Batch {
+    fn push(&mut self, record: &Record<'_>, delays_ms: &[Millis], indexed: LogOffset) {
+        if self.records.is_empty() {
+            self.records.reserve(BATCH_COUNT);
+        }
+        let is_half = is_half(record);
+        let is_indexed = is_half || record.at < indexed;
+        let keys = (!is_indexed).then(|| TopicHash::of(record.topic).keys(record.properties));
+        let start = self.topics.len();
+        self.topics.push_str(record.topic);
+        let unit =
+            Unit { at: record.at, len: record.len as u32, tags_code: tags_code(record, delays_ms) };
+        self.end = unit.end();
+        self.records.push(Walked {
+            unit,
+            queue_id: record.queue_id,
+            queue_offset: record.queue_offset,
+            stored_ms: record.stored_ms,
+            is_half,
+            keys: keys.unwrap_or_default(),
+            topic: start..self.topics.len(),
+        });
+    }
+
     /// The topic of one of its records.
     pub fn topic(&self, record: &Walked) -> &str {
         &self.topics[record.topic.clone()]
     }
 }
 
-/// A walk over the log from a place where a record starts until something is no whole record.
-pub(crate) struct Walk<'a> {
-    segments: &'a Segments,
-    /// The delay of each level from 1.
-    delays_ms: &'a [Millis],
-    at: LogOffset,
-    /// What is no record below is damage, not the end.
+/// What a walk through the log meets.
+pub enum Step<'a> {
+    Record(&'a Record<'a>),
+    /// A record whose body does not match its checksum.
+    Flipped(&'a Record<'a>),
+    /// Bytes that are no record, with records after them.
+    Lost(Range<LogOffset>),
+}
+
+/// Walks through the log from `from`, where a record starts, until it ends or `look` says so; where
+/// that is. It ends with what is no whole record, but below `intact` that is damage.
+pub(crate) fn walk(
+    segments: &Segments,
+    from: LogOffset,
     intact: LogOffset,
-    /// The index has the keys of all records below.
-    indexed: LogOffset,
-    is_over: bool,
-}
-
-impl<'a> Walk<'a> {
-    pub fn new(store: &'a Store, at: LogOffset, intact: LogOffset, indexed: LogOffset) -> Self {
-        let (segments, delays_ms) = (&store.log.segments, &*store.settings.delays_ms);
-        Self { segments, delays_ms, at, intact, indexed, is_over: false }
-    }
-
-    /// The next records.
-    pub fn next(&mut self) -> Option<Batch> {
-        /// Enough that handing them over costs nothing, few enough to stay in a cache.
-        const COUNT_MAX: usize = 1024;
-        if self.is_over {
-            return None;
-        }
-        let mut batch = Batch::default();
-        batch.records.reserve(COUNT_MAX);
-        while batch.records.len() < COUNT_MAX && !self.is_over {
-            self.step(&mut batch);
-        }
-        batch.end = self.at;
-        Some(batch)
-    }
-
-    /// Takes one record, or skips what is none.
-    fn step(&mut self, batch: &mut Batch) {
-        let at = self.at.0;
-        let Some((file, place)) = self.segments.locate(at) else {
-            self.is_over = true;
-            return;
-        };
-        let is_damage = self.at < self.intact;
-        let bytes = match next(&*file, place, at) {
-            Found::Record(bytes) => bytes,
-            Found::Flipped(bytes) if is_damage => {
-                report_flipped(&bytes);
-                bytes
-            }
-            Found::Blank => {
-                self.at = LogOffset(at + file.len() - place);
-                return;
-            }
-            Found::Nothing if is_damage => {
-                match find_next(self.segments, at + 1, self.intact.0) {
-                    Some(to) => {
-                        tracing::error!(from = at, to, "the log is damaged: these bytes are lost");
-                        self.at = LogOffset(to);
-                    }
-                    None => self.is_over = true,
+    look: &mut dyn FnMut(Step<'_>) -> ControlFlow<()>,
+) -> LogOffset {
+    let mut at = from.0;
+    while let Some((file, place)) = segments.locate(at) {
+        let start = at - place;
+        while at < start + file.len() {
+            let is_damage = at < intact.0;
+            let found = next(&*file, at - start, at);
+            let is_flipped = matches!(found, Found::Flipped(_));
+            let looked = match found {
+                Found::Record(bytes) | Found::Flipped(bytes) if is_damage || !is_flipped => {
+                    let record = Record::parse(&bytes).expect("it was just read");
+                    at += bytes.len() as u64;
+                    look(if is_flipped { Step::Flipped(&record) } else { Step::Record(&record) })
                 }
-                return;
+                Found::Blank => {
+                    at = start + file.len();
+                    ControlFlow::Continue(())
+                }
+                _ => {
+                    let next = is_damage.then(|| find_next(segments, at + 1, intact.0)).flatten();
+                    let Some(next) = next else { return LogOffset(at) };
+                    let lost = LogOffset(at)..LogOffset(next);
+                    at = next;
+                    look(Step::Lost(lost))
+                }
+            };
+            if looked.is_break() {
+                return LogOffset(at);
             }
-            Found::Flipped(_) | Found::Nothing => {
-                self.is_over = true;
-                return;
-            }
-        };
-        let record = Record::parse(&bytes).expect("it was just read");
-        self.at = LogOffset(at + record.len as u64);
-        self.take(&record, batch);
+        }
     }
-
-    fn take(&self, record: &Record<'_>, batch: &mut Batch) {
-        let transaction = record.sys_flag.transaction();
-        let is_half = transaction == SysFlag::TRANSACTION_PREPARED
-            || transaction == SysFlag::TRANSACTION_ROLLBACK;
-        let is_indexed = is_half || record.at < self.indexed;
-        let keys = (!is_indexed).then(|| TopicHash::of(record.topic).keys(record.properties));
-        let tags_code = tags_code(record, self.delays_ms);
-        let start = batch.topics.len();
-        batch.topics.push_str(record.topic);
-        batch.records.push(Walked {
-            unit: Unit { at: record.at, len: record.len as u32, tags_code },
-            queue_id: record.queue_id,
-            queue_offset: record.queue_offset,
-            stored_ms: record.stored_ms,
-            is_half,
-            keys: keys.unwrap_or_default(),
-            topic: start..batch.topics.len(),
-        });
-    }
+    LogOffset(at)
 }
 
-fn report_flipped(bytes: &[u8]) {
-    let Ok(record) = Record::parse(bytes) else { return };
+/// Of a transaction that is not committed: it belongs neither into a queue nor into the index.
+pub(crate) fn is_half(record: &Record<'_>) -> bool {
+    let transaction = record.sys_flag.transaction();
+    transaction == SysFlag::TRANSACTION_PREPARED || transaction == SysFlag::TRANSACTION_ROLLBACK
+}
+
+/// Walks as [`walk`] does and hands on what recovery has to know, as long as `take` wants more. The
+/// keys of records below `indexed` are left out.
+pub(crate) fn batches(
+    store: &Store,
+    (from, intact, indexed): (LogOffset, LogOffset, LogOffset),
+    mut take: impl FnMut(Batch) -> bool,
+) {
+    let delays_ms = &*store.settings.delays_ms;
+    let mut batch = Batch::default();
+    let end = walk(&store.log.segments, from, intact, &mut |step| {
+        match step {
+            Step::Record(record) => batch.push(record, delays_ms, indexed),
+            Step::Flipped(record) => {
+                report_flipped(record);
+                batch.push(record, delays_ms, indexed);
+            }
+            Step::Lost(Range { start, end }) => {
+                let (from, to) = (start.0, end.0);
+                tracing::error!(from, to, "the log is damaged: these bytes are lost");
+            }
+        }
+        if batch.records.len() < BATCH_COUNT || take(std::mem::take(&mut batch)) {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(())
+        }
+    });
+    batch.end = end;
+    take(batch);
+}
+
+fn report_flipped(record: &Record<'_>) {
     let (at, topic, queue, offset) =
         (record.at, record.topic, record.queue_id, record.queue_offset);
     tracing::error!(%at, topic, %queue, %offset,

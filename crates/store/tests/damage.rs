@@ -124,6 +124,49 @@ fn a_crash_within_what_the_checkpoint_vouches_for_is_damage_and_not_the_end() {
     }
 }
 
+/// The checkpoint as releases before 5.5 leave it: times, and no place in the log.
+fn note_times(filled: &Filled, ms: Millis, index_ms: Millis) {
+    let mut bytes = [0; 4096];
+    for (field, ms) in bytes.chunks_exact_mut(8).zip([ms, ms, index_ms]) {
+        field.copy_from_slice(&ms.to_be_bytes());
+    }
+    std::fs::write(filled.path("checkpoint"), bytes).unwrap();
+}
+
+#[test]
+fn a_crash_within_what_times_in_the_checkpoint_vouch_for_is_damage_and_not_the_end() {
+    for index_ms in [0, i64::MAX] {
+        let filled = Filled::killed();
+        note_times(&filled, filled.last().stored_ms + 3000, index_ms);
+        let page = 4096 * 3..4096 * 4;
+        filled.damage_log(page.start, &[0; 4096]);
+        let store = filled.open();
+        let is_kept = |it: &&Sent| it.end.0 <= page.start || page.end <= it.at.0;
+        let kept: Vec<_> = filled.sent.iter().filter(is_kept).collect();
+        assert!(kept.len() < COUNT && COUNT - 20 < kept.len());
+        for it in kept {
+            assert!(store.record_at(it.at).unwrap().is_some());
+            assert_eq!(store.query_by_key(&it.topic, &it.key, 9, 0, i64::MAX).unwrap(), [it.at]);
+            assert_eq!(store.unit(&it.topic, it.queue, it.offset).unwrap().unwrap().at, it.at);
+        }
+        assert_eq!(store.log_min(), LogOffset(0));
+        assert_eq!(send(&store, COUNT).at, filled.last().end);
+    }
+}
+
+#[test]
+fn a_segment_is_trusted_that_began_three_seconds_before_the_times_in_the_checkpoint() {
+    for (margin_ms, segment) in [(3000, 2), (2999, 1)] {
+        let filled = Filled::killed();
+        let first = filled.sent.iter().find(|it| it.at == LogOffset(2 << 16)).unwrap();
+        note_times(&filled, first.stored_ms + margin_ms, i64::MAX);
+        let store = filled.open();
+        assert_eq!(store.recovery().from, LogOffset(segment << 16));
+        check_served(&store, &filled.sent);
+        check_goes_on(store, filled.root(), filled.sent.clone());
+    }
+}
+
 // The middle of the log, after a stop in order.
 
 #[test]
@@ -178,14 +221,14 @@ fn a_last_record_that_is_destroyed_is_cut_off_after_a_clean_stop_as_well() {
 
 #[test]
 fn a_lost_consumequeue_directory_is_built_again() {
-    for filled in [Filled::clean(), Filled::killed()] {
+    for filled in Filled::each() {
         loses_nothing(filled, |it| std::fs::remove_dir_all(it.path("consumequeue")).unwrap());
     }
 }
 
 #[test]
 fn lost_queue_files_are_built_again() {
-    for filled in [Filled::clean(), Filled::killed()] {
+    for filled in Filled::each() {
         loses_nothing(filled, |it| {
             files(&it.path("consumequeue"))
                 .iter()
@@ -196,7 +239,7 @@ fn lost_queue_files_are_built_again() {
 
 #[test]
 fn one_lost_last_file_of_a_queue_is_built_again() {
-    for filled in [Filled::clean(), Filled::killed()] {
+    for filled in Filled::each() {
         loses_nothing(filled, |it| {
             let of_queue = files(&it.path("consumequeue/topic1/1"));
             std::fs::remove_file(of_queue.last().unwrap()).unwrap();
@@ -206,7 +249,7 @@ fn one_lost_last_file_of_a_queue_is_built_again() {
 
 #[test]
 fn all_lost_files_of_one_queue_are_built_again() {
-    for filled in [Filled::clean(), Filled::killed()] {
+    for filled in Filled::each() {
         loses_nothing(filled, |it| {
             let of_queue = files(&it.path("consumequeue/topic1/1"));
             of_queue.iter().for_each(|path| std::fs::remove_file(path).unwrap());
@@ -216,7 +259,7 @@ fn all_lost_files_of_one_queue_are_built_again() {
 
 #[test]
 fn empty_last_queue_files_are_built_again() {
-    for filled in [Filled::clean(), Filled::killed()] {
+    for filled in Filled::each() {
         loses_nothing(filled, |it| {
             for queue in ["topic0/0", "topic2/1"] {
                 let of_queue = files(&it.path("consumequeue").join(queue));
@@ -228,7 +271,7 @@ fn empty_last_queue_files_are_built_again() {
 
 #[test]
 fn zeroed_queue_files_are_built_again() {
-    for filled in [Filled::clean(), Filled::killed()] {
+    for filled in Filled::each() {
         loses_nothing(filled, |it| {
             for queue in ["topic0/0", "topic2/1"] {
                 for path in files(&it.path("consumequeue").join(queue)) {
@@ -236,6 +279,59 @@ fn zeroed_queue_files_are_built_again() {
                 }
             }
         });
+    }
+}
+
+/// A store that was stopped in order long after the last message of topic0.
+fn with_an_idle_topic() -> Filled {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let numbers = (0..999).filter(|number| *number < COUNT / 2 || number % 3 != 0);
+    let sent: Vec<_> = numbers.map(|number| send(&store, number)).collect();
+    let idle = sent.iter().rfind(|it| it.topic == "topic0").unwrap();
+    assert!(idle.end.plus(128 << 10) < sent.last().unwrap().at);
+    store.close().unwrap();
+    Filled { dir, sent }
+}
+
+#[test]
+fn what_an_idle_queue_has_lost_since_a_clean_stop_is_built_again() {
+    let directory: fn(&Filled) =
+        |it| std::fs::remove_dir_all(it.path("consumequeue/topic0")).unwrap();
+    let last_file: fn(&Filled) = |it| {
+        std::fs::remove_file(files(&it.path("consumequeue/topic0/1")).last().unwrap()).unwrap();
+    };
+    let empty: fn(&Filled) = |it| {
+        std::fs::write(files(&it.path("consumequeue/topic0/1")).last().unwrap(), "").unwrap();
+    };
+    let zeros: fn(&Filled) =
+        |it| overwrite(files(&it.path("consumequeue/topic0/0")).last().unwrap(), 0, &[0; 400]);
+    for damage in [directory, last_file, empty, zeros] {
+        loses_nothing(with_an_idle_topic(), damage);
+    }
+}
+
+#[test]
+fn ends_of_queues_from_another_time_or_damaged_ones_change_nothing() {
+    let filled = with_an_idle_topic();
+    let ends = std::fs::read(filled.path("queue-ends")).unwrap();
+    let store = filled.open();
+    // While the store is used nobody may find it.
+    assert!(!filled.path("queue-ends").exists());
+    store.delete_topic("topic0").unwrap();
+    let mut sent = filled.sent;
+    sent.retain(|it| it.topic != "topic0");
+    sent.push(send(&store, 1000));
+    store.close().unwrap();
+    drop(store);
+    let mut damaged = ends.clone();
+    *damaged.last_mut().unwrap() ^= 1;
+    for content in [&ends[..], &damaged, b"", b"\xFF", b"1"] {
+        std::fs::write(filled.dir.path().join("queue-ends"), content).unwrap();
+        let store = open(filled.dir.path());
+        check_served(&store, &sent);
+        assert!(store.queue_bounds("topic0", QueueId::from_wire(0).unwrap()).is_empty());
+        store.close().unwrap();
     }
 }
 
@@ -249,7 +345,7 @@ fn a_truncated_queue_file_is_refused_by_the_name_of_its_setting() {
 
 #[test]
 fn units_beyond_the_logs_end_are_cut_off() {
-    for filled in [Filled::clean(), Filled::killed()] {
+    for filled in Filled::each() {
         loses_nothing(filled, |it| {
             let store = it.open();
             let last = it.last();
@@ -279,7 +375,7 @@ fn units_of_garbage_are_cut_off_or_put_right() {
 
 #[test]
 fn a_queue_that_says_more_than_the_log_holds_does_not_hide_that_others_are_lost() {
-    for filled in [Filled::clean(), Filled::killed()] {
+    for filled in Filled::each() {
         loses_nothing(filled, |it| {
             std::fs::remove_dir_all(it.path("consumequeue")).unwrap();
             std::fs::create_dir_all(it.path("consumequeue/topic0/1")).unwrap();
@@ -342,7 +438,7 @@ fn index_files(filled: &Filled) -> Vec<std::path::PathBuf> {
 
 #[test]
 fn a_lost_index_is_built_again() {
-    for filled in [Filled::clean(), Filled::killed()] {
+    for filled in Filled::each() {
         loses_nothing(filled, |it| std::fs::remove_dir_all(it.path("index")).unwrap());
     }
 }
@@ -354,7 +450,7 @@ fn a_last_index_file_that_is_lost_empty_or_garbage_is_built_again() {
     let garbage: fn(&Path) = |path| overwrite(path, 0, &[0xA5; 4000]);
     let zeros: fn(&Path) = |path| overwrite(path, 0, &[0; 40]);
     for damage in [remove, empty, garbage, zeros] {
-        for filled in [Filled::clean(), Filled::killed()] {
+        for filled in Filled::each() {
             loses_nothing(filled, |it| damage(index_files(it).last().unwrap()));
         }
     }
@@ -365,7 +461,7 @@ fn a_first_index_file_that_is_empty_or_garbage_is_built_again_with_those_that_fo
     let empty: fn(&Path) = |path| std::fs::write(path, "").unwrap();
     let garbage: fn(&Path) = |path| overwrite(path, 0, &[0xA5; 4000]);
     for damage in [empty, garbage] {
-        for filled in [Filled::clean(), Filled::killed()] {
+        for filled in Filled::each() {
             loses_nothing(filled, |it| damage(&index_files(it)[0]));
         }
     }
@@ -413,7 +509,7 @@ fn a_checkpoint_may_be_lost_zeroed_garbage_or_short() {
     let negative: fn(&Path) = |path| std::fs::write(path, [0xFF; 4096]).unwrap();
     let short: fn(&Path) = |path| std::fs::write(path, [0x11; 10]).unwrap();
     for damage in [remove, zeros, garbage, negative, short] {
-        for filled in [Filled::clean(), Filled::killed()] {
+        for filled in Filled::each() {
             loses_nothing(filled, |it| damage(&it.path("checkpoint")));
         }
     }
@@ -465,7 +561,7 @@ fn a_gap_in_the_row_of_segments_is_refused() {
 
 #[test]
 fn segments_made_ahead_that_are_blank_or_empty_are_no_obstacle() {
-    for filled in [Filled::clean(), Filled::killed()] {
+    for filled in Filled::each() {
         for len in [64 << 10, 0] {
             let count = files(&filled.path("commitlog")).len() as u64;
             let next = filled.path(&format!("commitlog/{:020}", count * (64 << 10)));
@@ -480,7 +576,7 @@ fn segments_made_ahead_that_are_blank_or_empty_are_no_obstacle() {
 
 #[test]
 fn a_lost_last_segment_costs_its_messages_only() {
-    for filled in [Filled::clean(), Filled::killed()] {
+    for filled in Filled::each() {
         let count = files(&filled.path("commitlog")).len();
         let last = filled.last().at.0 / (64 << 10);
         for path in &files(&filled.path("commitlog"))[last as usize..count] {
@@ -667,7 +763,20 @@ fn a_message_that_did_not_get_into_its_queue_gets_there_at_the_next_start() {
     check_goes_on(store, dir.path(), sent);
 }
 
-// How much is read again after a crash.
+// How much is read at a start.
+
+#[test]
+fn after_a_clean_stop_only_the_last_record_is_read() {
+    let filled = Filled::clean();
+    for _ in 0..2 {
+        let store = filled.open();
+        let recovery = store.recovery();
+        assert_eq!((recovery.from, recovery.to), (filled.last().at, filled.last().end));
+        assert_eq!(recovery.record_count, 1);
+        check_served(&store, &filled.sent);
+        store.close().unwrap();
+    }
+}
 
 #[test]
 fn after_a_crash_the_log_is_read_from_the_checkpoint_on() {
@@ -682,16 +791,13 @@ fn after_a_crash_the_log_is_read_from_the_checkpoint_on() {
     drop(store);
     let store = open(dir.path());
     let recovery = store.recovery();
-    let segment = noted.0 - noted.0 % (64 << 10);
-    assert_eq!((recovery.from, recovery.to), (LogOffset(segment), sent.last().unwrap().end));
-    let from_there = sent.iter().filter(|it| segment <= it.at.0).count();
-    assert_eq!(recovery.record_count, from_there as u64);
+    assert_eq!((recovery.from, recovery.to), (noted, sent.last().unwrap().end));
+    assert_eq!(recovery.record_count, 301);
     check_served(&store, &sent);
     // Recovery has noted where it came to: the next one begins there.
     drop(store);
     let store = open(dir.path());
-    let last = sent.last().unwrap().at.0;
-    assert_eq!(store.recovery().from, LogOffset(last - last % (64 << 10)));
+    assert_eq!(store.recovery().from, sent.last().unwrap().at);
     check_goes_on(store, dir.path(), sent);
 }
 

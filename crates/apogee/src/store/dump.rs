@@ -6,8 +6,8 @@ use std::ops::{ControlFlow, Range};
 
 use anyhow::bail;
 use apogee_client::inflate;
-use apogee_store::View;
-use apogee_store::view::{Live, Step};
+use apogee_store::view::Live;
+use apogee_store::{Step, View};
 use apogee_types::properties::{self, name};
 use apogee_types::record::Record;
 use apogee_types::{LogOffset, Millis, QueueId, QueueOffset, SysFlag};

@@ -106,6 +106,13 @@ impl Filled {
         Self::make(|_| {})
     }
 
+    /// Stopped in each way: in order, by us or by Apache, who leaves no `queue-ends`; killed.
+    pub fn each() -> [Self; 3] {
+        let of_apache = Self::clean();
+        std::fs::remove_file(of_apache.path("queue-ends")).unwrap();
+        [Self::clean(), of_apache, Self::killed()]
+    }
+
     fn make(stop: impl FnOnce(&Store)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = open(dir.path());
