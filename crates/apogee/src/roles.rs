@@ -26,8 +26,9 @@ use crate::config::Config;
 use crate::steps::{EndProcessOnPanic, Steps};
 use crate::{greeting, machine};
 
-/// How often the memory ahead of the log's end is looked after; at full speed it lasts longer.
-const PREPARE_PAUSE: Duration = Duration::from_millis(100);
+/// How often the memory ahead of the log's end is looked after, and the keys that wait for the
+/// index; at full speed both last longer.
+const PREPARE_PAUSE: Duration = Duration::from_millis(25);
 
 /// The same while nothing is appended: what lies prepared lasts for that long at 128 MB/s.
 const PREPARE_PAUSE_IDLE: Duration = Duration::from_millis(500);
@@ -262,6 +263,8 @@ fn run_store_steps(
     let interval = Duration::from_millis(settings.flush_interval_consume_queue);
     steps.run("checkpoint", move || {
         report(saving.store.checkpoint_step());
+        // Who came while it looked at the queues did not wait.
+        saving.dispatch();
         interval
     })
 }
@@ -285,11 +288,16 @@ async fn flush_for_all(broker: Arc<Broker>) {
     const SLOW_COUNT: u32 = 32;
     let _guard = EndProcessOnPanic;
     let mut slow = 0_u32;
+    let mut gather = Gather { until: Instant::now(), count: 0 };
+    let mut flushed_count = 0;
     loop {
         poll_fn(|cx| broker.store.poll_unflushed(cx)).await;
         // Whoever is ready now comes along.
         tokio::task::yield_now().await;
-        let began = Instant::now();
+        while broker.store.put_count() < gather.count && Instant::now() < gather.until {
+            tokio::task::yield_now().await;
+        }
+        let (began, count) = (Instant::now(), broker.store.put_count());
         let is_flushed = if slow == 0 {
             flush(&broker)
         } else {
@@ -302,12 +310,32 @@ async fn flush_for_all(broker: Arc<Broker>) {
             let Ok(is_flushed) = flushed.await else { return };
             is_flushed
         };
-        slow = if FAST < began.elapsed() { SLOW_COUNT } else { slow.saturating_sub(1) };
+        let taken = began.elapsed();
+        slow = if FAST < taken { SLOW_COUNT } else { slow.saturating_sub(1) };
         // Only what has just reached the device may be seen.
         broker.dispatch();
+        let answered = count - flushed_count;
+        flushed_count = count;
+        if 0 < slow {
+            gather.expect(broker.store.put_count() + answered, taken);
+        }
         if !is_flushed {
             tokio::time::sleep(FAILED_PAUSE).await;
         }
+    }
+}
+
+/// With a slow device: who was just answered mostly sends again at once. If the next flush does not
+/// wait for them for a moment, they wait for two, and half of the senders takes turns with the other.
+struct Gather {
+    until: Instant,
+    /// Messages since the start, once all are back.
+    count: u64,
+}
+
+impl Gather {
+    fn expect(&mut self, count: u64, flush_taken: Duration) {
+        *self = Self { until: Instant::now() + flush_taken / 16, count };
     }
 }
 

@@ -10,6 +10,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use apogee_types::properties::KeyPlaces;
 use apogee_types::{LogOffset, Millis, tags};
@@ -102,13 +103,31 @@ impl KeyHashes {
     }
 }
 
-/// The index files, oldest first. Appended to by dispatch only.
+/// Records whose keys wait at most; then who puts more waits.
+const WAITING_MAX: usize = 64 * 1024;
+
+/// The index files, oldest first, and what is to be added to them. Changes lie scattered over the
+/// newest file, so each may have to wait for memory or the file system: dispatch only notes keys,
+/// and [`settle`](Index::settle) adds them. Put to by dispatch only.
 pub struct Index {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     slot_count: u32,
     entry_count_max: u32,
+    /// Taken before `waiting`.
     files: Mutex<Vec<IndexFile>>,
+    /// In the order of the log, behind all that is in the files.
+    waiting: Mutex<Vec<Keys>>,
+    /// The disk did not take the keys the last time.
+    is_stuck: AtomicBool,
+}
+
+/// The keys of a record.
+#[derive(Debug, Clone)]
+struct Keys {
+    hashes: KeyHashes,
+    at: LogOffset,
+    stored_ms: Millis,
 }
 
 struct IndexFile {
@@ -171,7 +190,9 @@ impl Index {
         unclean: Option<&Checkpoint>,
     ) -> Result<Self, Error> {
         let dir = root.join("index");
-        let index = Self { disk, dir, slot_count, entry_count_max, files: Mutex::default() };
+        let (files, waiting) = Default::default();
+        let is_stuck = AtomicBool::new(false);
+        let index = Self { disk, dir, slot_count, entry_count_max, files, waiting, is_stuck };
         let entries = index.disk.list(&index.dir).map_err(Error::io(&index.dir))?;
         let mut is_damaged = false;
         for entry in entries.into_iter().filter(|it| !it.is_dir) {
@@ -233,12 +254,51 @@ impl Index {
         Ok(())
     }
 
-    /// Adds the keys of the record at `at`; those that an earlier try has added stay.
-    pub fn put(&self, keys: &KeyHashes, at: LogOffset, stored_ms: Millis) -> Result<(), Error> {
+    /// Notes the keys of the record at `at`; [`settle`](Self::settle) adds them.
+    pub fn put(&self, hashes: &KeyHashes, at: LogOffset, stored_ms: Millis) -> Result<(), Error> {
+        if hashes.count == 0 {
+            return Ok(());
+        }
+        let mut waiting = self.waiting.lock();
+        if WAITING_MAX <= waiting.len() {
+            drop(waiting);
+            self.settle()?;
+            waiting = self.waiting.lock();
+        }
+        waiting.push(Keys { hashes: hashes.clone(), at, stored_ms });
+        Ok(())
+    }
+
+    /// Adds the keys that were noted. If the disk does not take them they go on waiting.
+    pub fn settle(&self) -> Result<(), Error> {
         let mut files = self.files.lock();
+        let mut batch = {
+            let mut waiting = self.waiting.lock();
+            let room = Vec::with_capacity(waiting.len());
+            std::mem::replace(&mut *waiting, room)
+        };
+        for (done, keys) in batch.iter().enumerate() {
+            if let Err(error) = self.add(&mut files, keys) {
+                self.waiting.lock().splice(0..0, batch.drain(done..));
+                if !self.is_stuck.swap(true, Ordering::Relaxed) {
+                    tracing::error!(%error, "keys wait for the index until it takes them");
+                }
+                return Err(error);
+            }
+        }
+        if !batch.is_empty() && self.is_stuck.swap(false, Ordering::Relaxed) {
+            tracing::info!("the index takes keys again");
+        }
+        Ok(())
+    }
+
+    /// Adds the keys of a record; those that an earlier try has added stay.
+    fn add(&self, files: &mut Vec<IndexFile>, keys: &Keys) -> Result<(), Error> {
+        let Keys { hashes, at, stored_ms } = keys;
+        let (at, stored_ms) = (*at, *stored_ms);
         let is_newest = files.last().is_some_and(|it| it.header.end_at == at.0);
-        let there = if is_newest { self.count_of(&files, at) } else { 0 };
-        for hash in keys.iter().skip(there) {
+        let there = if is_newest { self.count_of(files, at) } else { 0 };
+        for hash in hashes.iter().skip(there) {
             let is_full =
                 files.last().is_none_or(|it| self.entry_count_max <= it.header.next_entry);
             if is_full {
@@ -268,9 +328,22 @@ impl Index {
 
     /// Places of records whose key hashes to `hash`, newest first.
     #[must_use]
-    pub fn query(&self, hash: u32, max: usize, from_ms: Millis, to_ms: Millis) -> Vec<LogOffset> {
+    pub fn query(
+        &self,
+        hash: u32,
+        max: usize,
+        (from_ms, to_ms): (Millis, Millis),
+    ) -> Vec<LogOffset> {
         let files = self.files.lock();
-        let mut found = Vec::new();
+        let is_it = |it: &&Keys| {
+            from_ms <= it.stored_ms
+                && it.stored_ms <= to_ms
+                && it.hashes.iter().any(|it| it == hash)
+        };
+        let mut found: Vec<_> = {
+            let waiting = self.waiting.lock();
+            waiting.iter().rev().filter(is_it).map(|it| it.at).take(max).collect()
+        };
         for file in files.iter().rev() {
             if found.len() < max && file.header.begin_ms <= to_ms && from_ms <= file.header.end_ms {
                 file.query(hash, max, (from_ms, to_ms), self.slot_count, &mut found);
@@ -279,11 +352,13 @@ impl Index {
                 break;
             }
         }
+        // Of the first record that waits some keys may be there.
+        found.dedup();
         found
     }
 
     /// What the index holds now: all keys of the records below `end`. The caller sees to it that
-    /// no entry is being added.
+    /// all are settled and none is being put.
     pub(crate) fn mark(&self, end: LogOffset) -> (IndexMark, Millis) {
         let files = self.files.lock();
         let newest = files.last();

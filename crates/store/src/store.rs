@@ -355,7 +355,17 @@ impl Store {
 
     /// Prepares memory and files ahead of the log's end; whether there is more to prepare.
     pub fn prepare_step(&self) -> Result<bool, Error> {
+        if let Some(index) = &self.index {
+            // It says itself what it could not do, and does it later.
+            let _ = index.settle();
+        }
         self.log.prepare()
+    }
+
+    /// Messages that were stored since the start.
+    #[must_use]
+    pub fn put_count(&self) -> u64 {
+        self.log.put_totals().0
     }
 
     /// Brings queues to the device, then says so in the checkpoint, when enough has come since the
@@ -393,13 +403,16 @@ impl Store {
 
     fn try_checkpoint(&self, with_index: bool) -> Result<(), Error> {
         let mut known = self.checkpoint.load();
+        let settles = |index: &&Index| with_index && index.settle().is_ok();
+        // Most of it without the lock.
+        let index = self.index.as_ref().filter(settles);
         let (newest, index_mark, dirty) = {
             // Between two batches of entries, so that the mark does not cut through a record's,
             // and no queue is marked whose unit is still to come.
             let dispatch = self.dispatching.lock();
             let Some(newest) = dispatch.newest else { return Ok(()) };
             // Of an entry that is stuck some keys may be there, which a mark would take for all.
-            let index = self.index.as_ref().filter(|_| with_index && dispatch.stuck.is_none());
+            let index = index.filter(|it| dispatch.stuck.is_none() && settles(it));
             let dirty = std::mem::take(&mut *self.dirty.lock());
             dirty.iter().for_each(|queue| queue.is_dirty.store(false, Ordering::Relaxed));
             (newest, index.map(|index| index.mark(newest.end)), dirty)
@@ -615,6 +628,7 @@ impl Store {
     }
 
     /// Places of records that may carry the key.
+    #[must_use]
     pub fn query_by_key(
         &self,
         topic: &str,
@@ -622,10 +636,9 @@ impl Store {
         max: usize,
         from_ms: Millis,
         to_ms: Millis,
-    ) -> Result<Vec<LogOffset>, Error> {
-        let index = self.index.as_ref();
-        Ok(index
-            .map_or(Vec::new(), |it| it.query(TopicHash::of(topic).key(key), max, from_ms, to_ms)))
+    ) -> Vec<LogOffset> {
+        let Some(index) = &self.index else { return Vec::new() };
+        index.query(TopicHash::of(topic).key(key), max, (from_ms, to_ms))
     }
 
     /// The record was written recently enough to be in memory, most likely.

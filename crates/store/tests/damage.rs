@@ -13,7 +13,7 @@ use apogee_store::{Disk, DiskFile, Documents, Error, FlushMode, RealDisk, Settin
 use apogee_types::{Clock, LogOffset, Millis, QueueId};
 use common::{
     COUNT, Filled, Sent, check_goes_on, check_gone, check_served, files, open, open_on, open_with,
-    overwrite, send, settings,
+    overwrite, send, settings, settle,
 };
 
 /// After the damage all is served that was sent, and the store goes on.
@@ -56,6 +56,7 @@ fn middle(sent: &Sent) -> u64 {
 #[test]
 fn a_crash_without_damage_loses_nothing() {
     loses_nothing(Filled::killed(), |_| {});
+    loses_nothing(Filled::killed_at_once(), |_| {});
 }
 
 #[test]
@@ -118,7 +119,7 @@ fn a_crash_within_what_the_checkpoint_vouches_for_is_damage_and_not_the_end() {
     kept.remove(broken);
     for it in &kept {
         assert!(store.record_at(it.at).unwrap().is_some());
-        assert_eq!(store.query_by_key(&it.topic, &it.key, 9, 0, i64::MAX).unwrap(), [it.at]);
+        assert_eq!(store.query_by_key(&it.topic, &it.key, 9, 0, i64::MAX), [it.at]);
         let unit = store.unit(&it.topic, it.queue, it.offset).unwrap();
         assert_eq!(unit.unwrap().at, it.at);
     }
@@ -146,7 +147,7 @@ fn a_crash_within_what_times_in_the_checkpoint_vouch_for_is_damage_and_not_the_e
         assert!(kept.len() < COUNT && COUNT - 20 < kept.len());
         for it in kept {
             assert!(store.record_at(it.at).unwrap().is_some());
-            assert_eq!(store.query_by_key(&it.topic, &it.key, 9, 0, i64::MAX).unwrap(), [it.at]);
+            assert_eq!(store.query_by_key(&it.topic, &it.key, 9, 0, i64::MAX), [it.at]);
             assert_eq!(store.unit(&it.topic, it.queue, it.offset).unwrap().unwrap().at, it.at);
         }
         assert_eq!(store.log_min(), LogOffset(0));
@@ -490,7 +491,7 @@ fn index_files_that_are_filled_within_a_millisecond_are_several() {
     let sent: Vec<_> = (0..COUNT).map(|number| send(&store, number)).collect();
     let check = |store: &Store| {
         for it in &sent {
-            assert_eq!(store.query_by_key(&it.topic, &it.key, 9, 0, i64::MAX).unwrap(), [it.at]);
+            assert_eq!(store.query_by_key(&it.topic, &it.key, 9, 0, i64::MAX), [it.at]);
         }
     };
     check(&store);
@@ -826,6 +827,7 @@ fn a_crash_that_tore_the_index_after_the_checkpoint_costs_no_key() {
         let path = files(&dir.path().join("index")).pop().unwrap();
         let noted = std::fs::read(&path).unwrap();
         sent.extend((COUNT + 100..COUNT + 130).map(|number| send(&store, number)));
+        settle(&store);
         drop(store);
         let bytes = std::fs::read(&path).unwrap();
         let count = |bytes: &[u8]| u32::from_be_bytes(bytes[36..40].try_into().unwrap()) as usize;
