@@ -326,7 +326,8 @@ async fn flush_for_all(broker: Arc<Broker>) {
 }
 
 /// With a slow device: who was just answered mostly sends again at once. If the next flush does not
-/// wait for them for a moment, they wait for two, and half of the senders takes turns with the other.
+/// wait for them for a moment, they wait for two, and half of the senders takes turns with the
+/// other.
 struct Gather {
     until: Instant,
     /// Messages since the start, once all are back.

@@ -1,6 +1,5 @@
 //! The end of the log: append, read, flush. Spec `store.md` 2.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
@@ -97,7 +96,7 @@ struct Tail {
     /// Store times never go back, whatever the clock does.
     last_ms: Millis,
     /// Appended and not yet dispatched, in log order.
-    entries: VecDeque<Entry>,
+    entries: Vec<Entry>,
     /// Why no more messages are taken.
     refused: Option<String>,
     /// Records that were put since the start, and their bytes.
@@ -118,7 +117,7 @@ impl CommitLog {
             file: None,
             staged: (settings.flush == FlushMode::Sync).then(Vec::new),
             last_ms: 0,
-            entries: VecDeque::new(),
+            entries: Vec::new(),
             refused: None,
             put_count: 0,
             put_bytes: 0,
@@ -173,7 +172,7 @@ impl CommitLog {
         tail.write(message, crc, (queue_offset, at, stored_ms));
         let tags_code = message.tags_code;
         let len = len as u32;
-        tail.entries.push_back(Entry { queue, at, len, tags_code, queue_offset, stored_ms, keys });
+        tail.entries.push(Entry { queue, at, len, tags_code, queue_offset, stored_ms, keys });
         let end = self.publish(tail);
         Ok(Appended { at, end, queue_offset, stored_ms })
     }
@@ -202,7 +201,7 @@ impl CommitLog {
             tail.write(message, crc, (queue_offset, at, stored_ms));
             places.push(at);
             let len = (tail.end - at.0) as u32;
-            tail.entries.push_back(Entry {
+            tail.entries.push(Entry {
                 queue: Arc::clone(queue),
                 at,
                 len,
@@ -289,7 +288,7 @@ impl CommitLog {
             && (self.mode == FlushMode::Async || {
                 let visible = self.flushed.get();
                 let tail = self.tail.lock();
-                tail.entries.front().is_some_and(|entry| entry.end() <= visible)
+                tail.entries.first().is_some_and(|entry| entry.end() <= visible)
             })
     }
 
@@ -298,7 +297,7 @@ impl CommitLog {
         let visible = self.visible();
         let mut tail = self.tail.lock();
         if self.mode == FlushMode::Async {
-            out.extend(tail.entries.drain(..));
+            out.append(&mut tail.entries);
         } else {
             let count = tail.entries.partition_point(|entry| entry.end() <= visible);
             out.extend(tail.entries.drain(..count));
