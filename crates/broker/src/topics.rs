@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use apogee_types::Millis;
 use apogee_types::config::{DataVersion, Perm, TopicConfig};
 use apogee_types::names;
+use apogee_types::scan::Name;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
@@ -89,7 +90,7 @@ impl Topics {
 
     #[must_use]
     pub fn find(&self, topic: &str) -> Option<Arc<TopicConfig>> {
-        self.table.read().by_name.get(topic).cloned()
+        self.table.read().by_name.get(&Name(topic)).cloned()
     }
 
     pub fn expect(&self, topic: &str) -> Result<Arc<TopicConfig>, Error> {

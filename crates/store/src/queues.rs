@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use apogee_types::QueueId;
+use apogee_types::scan::Name;
 use parking_lot::RwLock;
 
 use crate::consume_queue::ConsumeQueue;
@@ -55,7 +56,7 @@ impl Queues {
 
     #[must_use]
     pub fn find(&self, topic: &str, id: QueueId) -> Option<Arc<ConsumeQueue>> {
-        self.topics.read().get(topic)?.get(id.index())?.clone()
+        self.topics.read().get(&Name(topic))?.get(id.index())?.clone()
     }
 
     /// The queue; its files are made with its first message.
