@@ -29,9 +29,10 @@ pub fn until<const N: usize>(bytes: &[u8], any: [u8; N]) -> usize {
     at + rest.iter().position(|byte| any.contains(byte)).unwrap_or(rest.len())
 }
 
-/// Looks for a name in a map of names. The C library's `memcmp` reads short texts with masked loads,
-/// and where such a load reaches into a page that may not be read, recent processors need 160 ns
-/// for it (measured; else 3): a name that happens to lie there would cost that with every message.
+/// Looks for a name in a map of names. The C library's `memcmp` reads short texts with masked
+/// loads, and where such a load reaches into a page that may not be read, recent processors need
+/// 160 ns for it (measured; else 3): a name that happens to lie there would cost that with every
+/// message.
 #[derive(Debug, Clone, Copy)]
 pub struct Name<'a>(pub &'a str);
 
