@@ -17,7 +17,7 @@ pub struct Statistics {
     pub log_visible: LogOffset,
     /// Below, the device has everything.
     pub log_flushed: LogOffset,
-    /// Below, every message is in its queue and the index; 0 if there is none.
+    /// Below, every message is in its queue, and found by its keys; 0 if there is none.
     pub log_dispatched: LogOffset,
     pub put_count: u64,
     /// Bytes of the records that were put.
