@@ -83,6 +83,11 @@ pub struct CheckpointFile {
 }
 
 impl CheckpointFile {
+    pub fn is_there(disk: &dyn Disk, root: &Path) -> Result<bool, Error> {
+        let path = root.join(NAME);
+        Ok(disk.read(&path).map_err(Error::io(path))?.is_some())
+    }
+
     pub fn open(disk: &dyn Disk, root: &Path) -> Result<Self, Error> {
         let path = root.join(NAME);
         let file = disk.open(&path, LEN).map_err(Error::io(&path))?;

@@ -1,8 +1,11 @@
 //! All consume queues, by topic and queue id.
 
 use std::io;
+use std::num::NonZero;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::ScopedJoinHandle;
 
 use apogee_types::QueueId;
 use apogee_types::scan::Name;
@@ -15,6 +18,11 @@ use crate::open_files::OpenFiles;
 use crate::store::Settings;
 
 type Map<K, V> = hashbrown::HashMap<K, V, foldhash::fast::RandomState>;
+
+/// What is looked at when a store is opened is mostly a wait for system calls: threads share it.
+/// Not if it is little, so that a simulated start does all in one order.
+const TOPICS_PER_THREAD_MIN: usize = 512;
+const QUEUES_PER_THREAD_MIN: usize = 4 * TOPICS_PER_THREAD_MIN;
 
 /// A topic's queues by id; not every id need exist.
 type Row = Vec<Option<Arc<ConsumeQueue>>>;
@@ -44,14 +52,29 @@ impl Queues {
             topics: RwLock::default(),
         };
         queues.remove(&queues.gone_dir())?;
-        for topic in queues.list(&queues.dir)? {
-            for id in queues.list(&queues.dir.join(&topic))? {
+        let topics = queues.list(&queues.dir)?;
+        in_parts(&topics, TOPICS_PER_THREAD_MIN, |topics| queues.look_at(topics))?;
+        Ok(queues)
+    }
+
+    fn look_at(&self, topics: &[String]) -> Result<(), Error> {
+        for topic in topics {
+            for id in self.list(&self.dir.join(topic))? {
                 if let Some(id) = id.parse().ok().and_then(QueueId::from_wire) {
-                    queues.find_or_create(&topic, id)?;
+                    self.find_or_create(topic, id)?;
                 }
             }
         }
-        Ok(queues)
+        Ok(())
+    }
+
+    /// Does something to each queue, in no order if there are many.
+    pub(crate) fn each(
+        &self,
+        act: impl Fn(&ConsumeQueue) -> Result<(), Error> + Sync,
+    ) -> Result<(), Error> {
+        let all = self.all();
+        in_parts(&all, QUEUES_PER_THREAD_MIN, |part| part.iter().try_for_each(|queue| act(queue)))
     }
 
     #[must_use]
@@ -136,4 +159,25 @@ impl Queues {
         let entries = self.disk.list(dir).map_err(Error::io(dir))?;
         Ok(entries.into_iter().filter(|it| it.is_dir).map(|it| it.name).collect())
     }
+}
+
+/// Acts on parts of a list, on as many threads as there are processors, but none for less than
+/// `part_min`.
+fn in_parts<T: Sync>(
+    list: &[T],
+    part_min: usize,
+    act: impl Fn(&[T]) -> Result<(), Error> + Sync,
+) -> Result<(), Error> {
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let part_len = list.len().div_ceil(processors).max(part_min);
+    if list.len() <= part_len {
+        return act(list);
+    }
+    std::thread::scope(|scope| {
+        let parts = list.chunks(part_len).map(|part| scope.spawn(|| act(part)));
+        let parts: Vec<_> = parts.collect();
+        let join =
+            |part: ScopedJoinHandle<'_, _>| part.join().unwrap_or_else(|it| resume_unwind(it));
+        parts.into_iter().map(join).collect()
+    })
 }

@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::queue_ends::QueueEnds;
 use crate::read::Unit;
 use crate::store::{Dispatched, Recovery, Settings, Store};
-use crate::walk::{Batch, Found, Walked, batches, next};
+use crate::walk::{Batch, Found, SECTOR_LEN, Walked, batches, next};
 
 /// Takes the store's lock, the same kind as Apache's.
 pub(crate) fn lock(disk: &dyn Disk, settings: &Settings) -> Result<Box<dyn Send + Sync>, Error> {
@@ -77,8 +77,8 @@ pub(crate) fn last_segment(log: &CommitLog, ms: Millis) -> Option<LogOffset> {
 
 fn first_stored_ms(log: &CommitLog, segment: u64) -> Option<Millis> {
     let (file, place) = log.segments.locate(segment)?;
-    match next(&*file, place, segment) {
-        Found::Record(bytes) | Found::Flipped(bytes) => Some(Record::parse(&bytes).ok()?.stored_ms),
+    match next(&file.slice(0, file.len() as usize), place as usize, segment) {
+        Found::Record(record) | Found::Flipped(record) => Some(record.stored_ms),
         Found::Blank | Found::Nothing => None,
     }
 }
@@ -86,8 +86,8 @@ fn first_stored_ms(log: &CommitLog, segment: u64) -> Option<Millis> {
 /// Where the record ends that starts at `at`; `None` if none does.
 fn record_end(log: &CommitLog, at: LogOffset) -> Option<LogOffset> {
     let (file, place) = log.segments.locate(at.0)?;
-    match next(&*file, place, at.0) {
-        Found::Record(bytes) | Found::Flipped(bytes) => Some(at.plus(bytes.len() as u64)),
+    match next(&file.slice(0, file.len() as usize), place as usize, at.0) {
+        Found::Record(record) | Found::Flipped(record) => Some(at.plus(record.len as u64)),
         Found::Blank | Found::Nothing => None,
     }
 }
@@ -113,8 +113,7 @@ struct Known {
 pub(crate) fn forget_built(store: &Store) -> Result<(), Error> {
     let first = LogOffset(store.log.segments.bounds().0);
     let is_expired = |end: LogOffset| LogOffset(0) < end && end <= first;
-    let queues = store.queues.all();
-    queues.iter().filter(|it| !is_expired(it.log_end())).try_for_each(|queue| queue.clear())
+    store.queues.each(|queue| if is_expired(queue.log_end()) { Ok(()) } else { queue.clear() })
 }
 
 /// Finds the end of the log, cuts off what a crash left half-written, and dispatches what the
@@ -146,8 +145,11 @@ pub(crate) fn recover(
             to = end.0,
             "the last stop was not clean: log checked from the checkpoint on"
         );
-        // Only memory may have it: it was not flushed, or not that we know of.
-        let unsure = known.intact.0.clamp(from, end.0);
+        // Only memory may have it: it was not flushed, or not that we know of. Who has removed the
+        // checkpoint, to have all built anew, is not made to wait for the whole log: between two
+        // flushes lies no more than this, and after a failed one no more is taken.
+        let flush_max = if store.had_checkpoint { u64::MAX } else { store.settings.segment_len };
+        let unsure = known.intact.0.max(end.0.saturating_sub(flush_max)).clamp(from, end.0);
         rewrite(store, unsure, end.0)?;
         store.log.segments.sync(unsure, end.0)?;
     }
@@ -155,10 +157,10 @@ pub(crate) fn recover(
         report_lost(store, end);
     }
     cut(store, end.0)?;
-    for queue in store.queues.all() {
+    store.queues.each(|queue| {
         queue.truncate(end)?;
-        queue.raise_min(LogOffset(first))?;
-    }
+        queue.raise_min(LogOffset(first))
+    })?;
     if let Some(index) = &store.index {
         index.truncate(end)?;
     }
@@ -169,15 +171,14 @@ pub(crate) fn recover(
 
 /// Cuts off of the queues what the log does not have, and says what can be told without reading it.
 fn look_around(store: &Store, checkpoint: &Checkpoint, was_unclean: bool) -> Result<Known, Error> {
-    let queues = store.queues.all();
-    for queue in &queues {
-        queue.cut_while(|offset, unit| !holds(&store.log, queue, offset, unit))?;
-    }
-    let queued = queues.iter().map(|queue| queue.log_end()).max().unwrap_or_default();
+    store
+        .queues
+        .each(|queue| queue.cut_while(|offset, unit| !holds(&store.log, queue, offset, unit)))?;
+    let queued = store.queues.all().iter().map(|queue| queue.log_end()).max().unwrap_or_default();
     let indexed = store.index.as_ref().map(|index| index.end(&checkpoint.index));
     let noted = checkpoint.queues_at;
     let on_device = if was_unclean { noted } else { queued };
-    queues.iter().try_for_each(|queue| queue.set_flushed(on_device))?;
+    store.queues.each(|queue| queue.set_flushed(on_device))?;
     let dispatched = on_device.min(queued);
     let in_index = indexed.unwrap_or(LogOffset(u64::MAX));
     let ends = if was_unclean { None } else { believed_ends(store, noted, queued)? };
@@ -240,21 +241,22 @@ fn find_lacking(store: &Store, ends: &QueueEnds) -> Result<LogOffset, Error> {
     Ok(complete)
 }
 
-/// Writes bytes over themselves. After a sync has failed, memory and device differ, and the
-/// operating system no longer knows: only what is written again is brought to the device.
+/// Writes a byte of each sector over itself. After a sync has failed, memory and device differ, and
+/// the operating system no longer knows: only what is written again is brought to the device.
 fn rewrite(store: &Store, from: u64, to: u64) -> Result<(), Error> {
-    const CHUNK_LEN: u64 = 64 * 1024;
-    let mut bytes = Vec::new();
+    const CHUNK_LEN: u64 = 4 << 20;
     let mut at = from;
     while let Some((file, place)) = store.log.segments.locate(at).filter(|_| at < to) {
-        let len = CHUNK_LEN.min(to - at).min(file.len() - place);
+        let end = place + CHUNK_LEN.min(to - at).min(file.len() - place);
         // What was read is there, but an older process may have left holes between.
-        file.allocate(place, place + len)
-            .map_err(Error::io(store.log.segments.path(at - place)))?;
-        bytes.clear();
-        file.append_to(place, len as usize, &mut bytes);
-        file.write_at(place, &bytes);
-        at += len;
+        file.allocate(place, end).map_err(Error::io(store.log.segments.path(at - place)))?;
+        let first = place.next_multiple_of(SECTOR_LEN).min(end);
+        for sector in std::iter::once(place).chain((first..end).step_by(SECTOR_LEN as usize)) {
+            let mut byte = [0];
+            file.read_at(sector, &mut byte);
+            file.write_at(sector, &byte);
+        }
+        at += end - place;
     }
     Ok(())
 }
@@ -379,6 +381,8 @@ impl<'a> Progress<'a> {
 #[derive(PartialEq, Eq)]
 enum Outcome {
     Done,
+    /// Its queue had it as it should be.
+    WasThere,
     /// The queue lacks what comes before the record.
     Gap,
 }
@@ -402,13 +406,13 @@ fn redispatch(
         found => found,
     };
     if let Some(queue) = queue {
-        if put(store, &queue, offset, unit, stop_at_gap)? == Outcome::Gap {
-            return Ok(Outcome::Gap);
-        }
-        let is_unsure = known.is_unsure && known.dispatched <= unit.at;
-        if is_unsure && queue.unit(offset)? == Some(*unit) {
-            // See `rewrite`.
-            queue.correct(offset, unit)?;
+        match put(store, &queue, offset, unit, stop_at_gap)? {
+            Outcome::Gap => return Ok(Outcome::Gap),
+            Outcome::WasThere if known.is_unsure && known.dispatched <= unit.at => {
+                // See `rewrite`.
+                queue.correct(offset, unit)?;
+            }
+            Outcome::WasThere | Outcome::Done => {}
         }
         store.mark_dirty(&queue);
     }
@@ -438,6 +442,7 @@ fn put(
     }
     match queue.unit(offset)? {
         // The code is left alone: delay levels may be other ones by now.
+        Some(there) if there == *unit => return Ok(Outcome::WasThere),
         Some(there) if there.at == unit.at && there.len == unit.len => {}
         Some(there) if there.at < unit.at => {
             queue.cut(offset)?;

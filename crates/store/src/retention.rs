@@ -24,7 +24,7 @@ impl Store {
         }
         // Also what an earlier call has left because the disk failed.
         if self.is_uncleaned.load(Ordering::Relaxed) {
-            self.queues.all().iter().try_for_each(|queue| queue.raise_min(log_min))?;
+            self.queues.each(|queue| queue.raise_min(log_min))?;
             if let Some(index) = &self.index {
                 index.clean(log_min)?;
             }

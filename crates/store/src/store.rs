@@ -100,6 +100,8 @@ pub struct Store {
     pub(crate) queues: Queues,
     pub(crate) index: Option<Index>,
     pub(crate) checkpoint: CheckpointFile,
+    /// It was there at the start.
+    pub(crate) had_checkpoint: bool,
     /// Entries that are being brought into queues and index; one dispatch at a time.
     pub(crate) dispatching: Mutex<Dispatch>,
     /// Queues with units that are not on the device.
@@ -162,6 +164,7 @@ impl Store {
         let lock = crate::recovery::lock(&*disk, &settings)?;
         let abort = settings.root.join(ABORT);
         let was_unclean = disk.read(&abort).map_err(Error::io(&abort))?.is_some();
+        let had_checkpoint = CheckpointFile::is_there(&*disk, &settings.root)?;
         let checkpoint = CheckpointFile::open(&*disk, &settings.root)?;
         let log = CommitLog::open(Arc::clone(&disk), clock, &settings)?;
         let mut known = crate::recovery::believe(checkpoint.load(), &log).unwrap_or_else(|| {
@@ -191,6 +194,7 @@ impl Store {
             queues,
             index,
             checkpoint,
+            had_checkpoint,
             dispatching: Mutex::default(),
             dirty: Mutex::default(),
             is_stuck: AtomicBool::new(false),

@@ -2,14 +2,17 @@
 
 use std::ops::{ControlFlow, Range};
 
+use apogee_types::properties::{self, KeyPlaces};
 use apogee_types::record::{MAGIC_BLANK, MAGIC_V1, MAGIC_V2, Record};
-use apogee_types::{LogOffset, Millis, QueueId, QueueOffset, SysFlag};
+use apogee_types::{LogOffset, Millis, QueueId, QueueOffset, SysFlag, names, tags};
 
-use crate::disk::DiskFile;
 use crate::index::{KeyHashes, TopicHash};
 use crate::read::Unit;
 use crate::segments::Segments;
 use crate::store::Store;
+
+/// What a device writes whole or not at all.
+pub(crate) const SECTOR_LEN: u64 = 512;
 
 /// Records that are handed over at once: so many that it costs nothing, so few that they stay in a
 /// cache.
@@ -44,11 +47,13 @@ impl Batch {
         }
         let is_half = is_half(record);
         let is_indexed = is_half || record.at < indexed;
-        let keys = (!is_indexed).then(|| TopicHash::of(record.topic).keys(record.properties));
+        let places = KeyPlaces::find(record.properties);
+        let hash = || TopicHash::of(record.topic).keys_at(record.properties, &places);
+        let keys = (!is_indexed).then(hash);
         let start = self.topics.len();
         self.topics.push_str(record.topic);
-        let unit =
-            Unit { at: record.at, len: record.len as u32, tags_code: tags_code(record, delays_ms) };
+        let tags_code = tags_code(record, &places, delays_ms);
+        let unit = Unit { at: record.at, len: record.len as u32, tags_code };
         self.end = unit.end();
         self.records.push(Walked {
             unit,
@@ -87,21 +92,23 @@ pub(crate) fn walk(
     let mut at = from.0;
     while let Some((file, place)) = segments.locate(at) {
         let start = at - place;
+        let segment = file.slice(0, file.len() as usize);
         while at < start + file.len() {
             let is_damage = at < intact.0;
-            let found = next(&*file, at - start, at);
-            let is_flipped = matches!(found, Found::Flipped(_));
-            let looked = match found {
-                Found::Record(bytes) | Found::Flipped(bytes) if is_damage || !is_flipped => {
-                    let record = Record::parse(&bytes).expect("it was just read");
-                    at += bytes.len() as u64;
-                    look(if is_flipped { Step::Flipped(&record) } else { Step::Record(&record) })
+            let looked = match next(&segment, (at - start) as usize, at) {
+                Found::Record(record) => {
+                    at += record.len as u64;
+                    look(Step::Record(&record))
+                }
+                Found::Flipped(record) if is_damage => {
+                    at += record.len as u64;
+                    look(Step::Flipped(&record))
                 }
                 Found::Blank => {
                     at = start + file.len();
                     ControlFlow::Continue(())
                 }
-                _ => {
+                Found::Flipped(_) | Found::Nothing => {
                     let next = is_damage.then(|| find_next(segments, at + 1, intact.0)).flatten();
                     let Some(next) = next else { return LogOffset(at) };
                     let lost = LogOffset(at)..LogOffset(next);
@@ -166,67 +173,60 @@ pub(crate) fn find_next(segments: &Segments, from: u64, to: u64) -> Option<u64> 
     let mut at = from;
     while at <= to {
         let (file, place) = segments.locate(at)?;
-        let bytes = file.slice(place, (file.len() - place) as usize);
+        let segment = file.slice(0, file.len() as usize);
+        let place = place as usize;
         let magics = [MAGIC_V1, MAGIC_V2, MAGIC_BLANK].map(u32::to_be_bytes);
-        let is_start = |ahead: &u64| {
-            let magic = bytes.get(*ahead as usize + 4..*ahead as usize + 8);
+        let is_start = |ahead: &usize| {
+            let here = place + ahead;
+            let magic = segment.get(here + 4..here + 8);
             magics.iter().any(|it| magic == Some(it))
-                && !matches!(next(&*file, place + ahead, at + ahead), Found::Nothing)
+                && !matches!(next(&segment, here, at + *ahead as u64), Found::Nothing)
         };
-        let len = bytes.len() as u64;
-        if let Some(ahead) = (0..len.min(to - at + 1)).find(is_start) {
-            return Some(at + ahead);
+        let len = segment.len() - place;
+        if let Some(ahead) = (0..len.min((to - at + 1) as usize)).find(is_start) {
+            return Some(at + ahead as u64);
         }
-        at += len;
+        at += len as u64;
     }
     None
 }
 
 /// What lies at a place of the log.
-pub(crate) enum Found {
-    Record(bytes::Bytes),
+pub(crate) enum Found<'a> {
+    Record(Record<'a>),
     /// Whole but for its body, which does not match its checksum.
-    Flipped(bytes::Bytes),
+    Flipped(Record<'a>),
     Blank,
     Nothing,
 }
 
 /// What lies at `place` of a segment, where the log's offset is `at`.
-pub(crate) fn next(file: &dyn DiskFile, place: u64, at: u64) -> Found {
-    let left = file.len() - place;
-    if left < 8 {
-        return Found::Nothing;
-    }
-    let mut start = [0; 8];
-    file.read_at(place, &mut start);
-    let len = u64::from(u32::from_be_bytes([start[0], start[1], start[2], start[3]]));
-    let magic = u32::from_be_bytes([start[4], start[5], start[6], start[7]]);
-    if magic == MAGIC_BLANK && len == left {
+pub(crate) fn next(segment: &[u8], place: usize, at: u64) -> Found<'_> {
+    let rest = &segment[place..];
+    let Some([len @ .., m0, m1, m2, m3]) = rest.first_chunk::<8>() else { return Found::Nothing };
+    let is_blank = u32::from_be_bytes([*m0, *m1, *m2, *m3]) == MAGIC_BLANK;
+    if is_blank && u32::from_be_bytes(*len) as usize == rest.len() {
         return Found::Blank;
     }
-    if left < len {
-        return Found::Nothing;
-    }
-    let bytes = file.slice(place, len as usize);
     // The place is compared as well: bytes of an earlier use of the file may look like a record.
-    let Some(record) = Record::parse(&bytes).ok().filter(|record| record.at.0 == at) else {
+    let Some(record) = Record::parse(rest).ok().filter(|record| record.at.0 == at) else {
         return Found::Nothing;
     };
     if is_torn(&record, place) {
         return Found::Nothing;
     }
     match record.check_body() {
-        Ok(()) => Found::Record(bytes),
-        Err(_) => Found::Flipped(bytes),
+        Ok(()) => Found::Record(record),
+        Err(_) => Found::Flipped(record),
     }
 }
 
 /// Whether a part of the record never reached the device. The checksum tells of the body alone,
 /// and the lengths tell of the head; of topic and properties a missing sector is left as zeros,
 /// and a page that was written while the record was being copied ends in them.
-fn is_torn(record: &Record<'_>, place: u64) -> bool {
-    const SECTOR: usize = 512;
-    let (properties, end) = (record.properties, place as usize + record.len);
+fn is_torn(record: &Record<'_>, place: usize) -> bool {
+    const SECTOR: usize = SECTOR_LEN as usize;
+    let (properties, end) = (record.properties, place + record.len);
     let start = end - properties.len();
     let (first, rest) =
         properties.split_at((start.next_multiple_of(SECTOR) - start).min(properties.len()));
@@ -238,14 +238,14 @@ fn is_torn(record: &Record<'_>, place: u64) -> bool {
 }
 
 /// The tag code of the record's unit; of a delayed message its delivery time. Spec `store.md` 3.1.
-fn tags_code(record: &Record<'_>, delays_ms: &[Millis]) -> i64 {
-    use apogee_types::properties::{find, name};
-    let level = find(record.properties, name::DELAY).and_then(|it| it.parse::<usize>().ok());
-    match level {
-        Some(level @ 1..) if record.topic == apogee_types::names::SCHEDULE_TOPIC => {
-            let delay = delays_ms.get(level.min(delays_ms.len()).saturating_sub(1));
-            record.stored_ms + delay.unwrap_or(&1000)
-        }
-        _ => apogee_types::tags::code(find(record.properties, name::TAGS)),
+fn tags_code(record: &Record<'_>, places: &KeyPlaces, delays_ms: &[Millis]) -> i64 {
+    if record.topic == names::SCHEDULE_TOPIC
+        && let Some(level) = properties::find(record.properties, properties::name::DELAY)
+        && let Ok(level @ 1..) = level.parse::<usize>()
+    {
+        let delay = delays_ms.get(level.min(delays_ms.len()).saturating_sub(1));
+        return record.stored_ms + delay.unwrap_or(&1000);
     }
+    let tags = places.tags.of(record.properties);
+    tags::code(tags.and_then(|tags| std::str::from_utf8(tags).ok()))
 }

@@ -1,5 +1,6 @@
 //! Starts on a long log: after a clean stop, after a kill, without queues and index; and its check.
 
+use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -74,9 +75,10 @@ fn checked_bytes(log: &str) -> Option<u64> {
 
 pub fn rebuild(lab: &mut Lab<'_>, outcome: &mut Outcome) -> anyhow::Result<()> {
     let len = log_len(&check(lab, outcome)?)?;
-    for _ in 0..lab.extent.rounds {
+    let lost = lab.store()?.dir.with_extension("lost");
+    for round in 0..lab.extent.rounds {
         for kind in PEERS {
-            lose_queues(lab.store()?)?;
+            lose_queues(lab.store()?, &lost.join(format!("{round}-{kind:?}")))?;
             lab.store()?.read_log()?;
             let peer = lab.start_complete(kind)?;
             let rate = len / GIB / peer.ready_time().as_secs_f64();
@@ -85,6 +87,7 @@ pub fn rebuild(lab: &mut Lab<'_>, outcome: &mut Outcome) -> anyhow::Result<()> {
             peer.stop()?;
         }
     }
+    std::fs::remove_dir_all(&lost)?;
     lab.store()?.read_log()?;
     let mut repair = command(&lab.places.apogee, &["store", "repair", "--delete", "--yes"]);
     let started = Instant::now();
@@ -98,12 +101,17 @@ pub fn rebuild(lab: &mut Lab<'_>, outcome: &mut Outcome) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// As after a crash that has taken what can be made again.
-fn lose_queues(store: &Store) -> anyhow::Result<()> {
-    for lost in ["consumequeue", "index"] {
-        let dir = store.dir.join(lost);
-        std::fs::remove_dir_all(&dir).with_context(|| dir.display().to_string())?;
+/// As after a crash that has taken what can be made again. It is moved to `lost`: where thousands
+/// of files were just removed, ext4 takes long to make new ones.
+fn lose_queues(store: &Store, lost: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(lost)?;
+    for name in ["consumequeue", "index"] {
+        let dir = store.dir.join(name);
+        std::fs::rename(&dir, lost.join(name)).with_context(|| dir.display().to_string())?;
     }
+    // With it Apache would read the last segments only, and leave most queues empty.
+    let checkpoint = store.dir.join("checkpoint");
+    std::fs::remove_file(&checkpoint).with_context(|| checkpoint.display().to_string())?;
     std::fs::write(store.dir.join("abort"), "")?;
     Ok(())
 }
