@@ -69,7 +69,8 @@ pub trait DiskFile: Send + Sync {
     /// Gives the range disk space. Writing where there is none ends the process when the disk is
     /// full, so nobody writes without.
     fn allocate(&self, from: u64, to: u64) -> io::Result<()>;
-    /// Gives the range memory and disk space, so that writing it neither waits nor fails.
+    /// Makes the range zeros and gives it memory, so that writing it does not wait. It has disk
+    /// space already. Ranges that are huge pages of memory become such.
     fn prepare(&self, from: u64, to: u64) -> io::Result<()>;
 }
 
@@ -236,6 +237,26 @@ impl MappedFile {
         Ok(Self { file, map, whole, len })
     }
 
+    /// With one call as far as that goes: so the kernel makes pages as large as it can. It copies
+    /// longer pieces past the processor's cache, where whoever writes the range next wants it.
+    fn write_zeros(&self, from: u64, to: u64) -> io::Result<()> {
+        static ZEROS: [u8; 4096] = [0; 4096];
+        const COUNT_MAX: usize = 512;
+        let mut at = from;
+        while at < to {
+            let lens = (at..to).step_by(ZEROS.len()).take(COUNT_MAX);
+            let lens = lens.map(|place| ZEROS.len().min((to - place) as usize));
+            let slices: Vec<_> = lens.map(|len| io::IoSlice::new(&ZEROS[..len])).collect();
+            match rustix::io::pwritev(&self.file, &slices, at) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => at += written as u64,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
     /// The place of a range, checked to lie within the mapping.
     fn place(&self, at: u64, len: usize) -> *mut u8 {
         let end = at.checked_add(len as u64);
@@ -310,11 +331,10 @@ impl DiskFile for MappedFile {
     }
 
     fn prepare(&self, from: u64, to: u64) -> io::Result<()> {
-        let to = to.min(self.len);
-        if to <= from {
-            return Ok(());
-        }
-        self.allocate(from, to)?;
+        // Memory that is mapped and not there would be read first, and as much after it as the
+        // device likes to have read ahead: megabytes of zeros in one go, in which nobody else gets
+        // the processor.
+        self.write_zeros(from, to)?;
         let advice = memmap2::Advice::PopulateWrite;
         match self.map.advise_range(advice, from as usize, (to - from) as usize) {
             // An old kernel: the first write of each page waits instead.

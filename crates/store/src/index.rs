@@ -470,6 +470,7 @@ impl Index {
 
     fn open_file(&self, path: PathBuf, number: u64) -> Result<IndexFile, Error> {
         let file = self.disk.open(&path, self.file_len()).map_err(Error::io(&path))?;
+        file.expect_scattered().map_err(Error::io(&path))?;
         let mut bytes = [0; HEADER_LEN as usize];
         file.read_at(0, &mut bytes);
         let header = Header::decode(&bytes);
