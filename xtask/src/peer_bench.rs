@@ -4,15 +4,14 @@ mod page;
 mod rounds;
 mod rows;
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::ensure;
 use clap::Args;
 
 use crate::machine::{self, Ticks};
-use crate::peers::{self, Places};
-use crate::{commands, page as pages};
+use crate::page as pages;
+use crate::peers::PlaceArgs;
 
 use rounds::Runner;
 use rows::ROWS;
@@ -35,15 +34,8 @@ pub struct PeerBenchArgs {
     /// One short round, to see that everything works; nothing is written.
     #[arg(long)]
     quick: bool,
-    /// Where Apache RocketMQ lies or will be fetched to.
-    #[arg(long, value_name = "DIR")]
-    apache_home: Option<PathBuf>,
-    /// The program, instead of a release build of it.
-    #[arg(long, value_name = "FILE")]
-    apogee_bin: Option<PathBuf>,
-    /// Where stores are made, and deleted afterwards [default: in the target directory].
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
+    #[command(flatten)]
+    places: PlaceArgs,
 }
 
 /// How much is measured.
@@ -91,11 +83,8 @@ pub fn run(args: &PeerBenchArgs) -> anyhow::Result<()> {
         let ids: Vec<_> = ROWS.iter().map(|row| row.head.id).collect();
         ensure!(ids.contains(&id.as_str()), "no row `{id}`; there are {}", ids.join(", "));
     }
-    let apache_home = peers::fetch_apache(peers::APACHE_VERSION, args.apache_home.as_deref())?;
-    let apogee = args.apogee_bin.clone().map_or_else(commands::build_apogee, Ok)?.canonicalize()?;
-    let data = args.data.clone().unwrap_or_else(|| commands::target_dir().join("peer-bench"));
-    std::fs::create_dir_all(&data)?;
-    let machine = machine::describe(&data)?;
+    let places = args.places.places()?;
+    let machine = machine::describe(&places.data)?;
     let load_average = machine::load_average()?;
     let ticks = Ticks::now()?;
 
@@ -107,7 +96,7 @@ pub fn run(args: &PeerBenchArgs) -> anyhow::Result<()> {
         extent: &extent,
         outcomes: Vec::new(),
     };
-    let mut runner = Runner::new(Places { apache_home, apogee, data }, &extent)?;
+    let mut runner = Runner::new(places, &extent)?;
     for row in ROWS {
         if args.only.is_empty() || args.only.iter().any(|id| id == row.head.id) {
             let outcome = runner.row(row)?;

@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
+use clap::Args;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -63,6 +64,33 @@ pub enum Kind {
 pub enum Flush {
     Async,
     Sync,
+}
+
+/// What a benchmark runs, and where.
+#[derive(Args)]
+pub struct PlaceArgs {
+    /// Where Apache RocketMQ lies or will be fetched to.
+    #[arg(long, value_name = "DIR")]
+    apache_home: Option<PathBuf>,
+    /// The program, instead of a release build of it.
+    #[arg(long, value_name = "FILE")]
+    apogee_bin: Option<PathBuf>,
+    /// Where stores are made, up to 20 GiB, and deleted afterwards [default: in the target
+    /// directory].
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+impl PlaceArgs {
+    /// Fetches and builds what is not given; makes the directory.
+    pub fn places(&self) -> anyhow::Result<Places> {
+        let apache_home = fetch_apache(APACHE_VERSION, self.apache_home.as_deref())?;
+        let apogee = self.apogee_bin.clone().map_or_else(commands::build_apogee, Ok)?;
+        let data = self.data.clone().unwrap_or_else(|| commands::target_dir().join("bench-data"));
+        std::fs::create_dir_all(&data)?;
+        let (apogee, data) = (apogee.canonicalize()?, data.canonicalize()?);
+        Ok(Places { apache_home, apogee, data })
+    }
 }
 
 /// Where the servers are and where they may write.

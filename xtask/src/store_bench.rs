@@ -9,7 +9,6 @@ mod slow_disk;
 mod starts;
 mod topics;
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
@@ -18,8 +17,8 @@ use clap::Args;
 use crate::figures::Outcome;
 use crate::machine::{self, Ticks};
 use crate::page::{self, Section};
-use crate::peers::{self, APACHE_VERSION, BROKER_HEAP, Places};
-use crate::{commands, tools};
+use crate::peers::{APACHE_VERSION, BROKER_HEAP, PlaceArgs};
+use crate::tools;
 
 use lab::Lab;
 use rows::ROWS;
@@ -47,16 +46,8 @@ pub struct StoreBenchArgs {
     /// One short round with little data, to see that everything works; nothing is written.
     #[arg(long)]
     quick: bool,
-    /// Where Apache RocketMQ lies or will be fetched to.
-    #[arg(long, value_name = "DIR")]
-    apache_home: Option<PathBuf>,
-    /// The program, instead of a release build of it.
-    #[arg(long, value_name = "FILE")]
-    apogee_bin: Option<PathBuf>,
-    /// Where stores are made, up to 20 GiB, and deleted afterwards [default: in the target
-    /// directory].
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
+    #[command(flatten)]
+    places: PlaceArgs,
 }
 
 /// How much is measured.
@@ -108,17 +99,13 @@ pub fn run(args: &StoreBenchArgs) -> anyhow::Result<()> {
         ensure!(ids.contains(&id.as_str()), "no row `{id}`; there are {}", ids.join(", "));
     }
     tools::require_strace()?;
-    let apache_home = peers::fetch_apache(APACHE_VERSION, args.apache_home.as_deref())?;
-    let apogee = args.apogee_bin.clone().map_or_else(commands::build_apogee, Ok)?.canonicalize()?;
-    let data = args.data.clone().unwrap_or_else(|| commands::target_dir().join("store-bench"));
-    std::fs::create_dir_all(&data)?;
-    let data = data.canonicalize()?;
-    let machine = machine::describe(&data)?;
+    let places = args.places.places()?;
+    let machine = machine::describe(&places.data)?;
     let load_average = machine::load_average()?;
     let (started, ticks) = (Instant::now(), Ticks::now()?);
 
     let extent = args.extent();
-    let mut lab = Lab::new(Places { apache_home, apogee, data }, &extent)?;
+    let mut lab = Lab::new(places, &extent)?;
     let mut outcomes: Vec<Outcome> = Vec::new();
     let is_whole = args.only.is_empty() && !args.quick;
     let mut text = String::new();

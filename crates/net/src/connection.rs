@@ -191,8 +191,15 @@ impl Pump<'_> {
         let idle = self.idle;
         let mut written = 0;
         while written < self.output.len() {
+            // Mostly the socket takes all at once, and no timer is needed.
+            let tried = poll_fn(|cx| Poll::Ready(self.poll_write(cx, written))).await;
             let write = poll_fn(|cx| self.poll_write(cx, written));
-            let len = tokio::time::timeout(idle, write).await.map_err(|_| Closed::Idle(idle))??;
+            let len = match tried {
+                Poll::Ready(len) => len?,
+                Poll::Pending => {
+                    tokio::time::timeout(idle, write).await.map_err(|_| Closed::Idle(idle))??
+                }
+            };
             if len == 0 {
                 return Err(Closed::ByPeer);
             }

@@ -41,6 +41,9 @@ const SLICE_SYNC: u64 = 1 << 20;
 const STAGED_MAX: usize = 1 << 20;
 /// What an asynchronous flush leaves alone at most, while more than that comes.
 const LEFT_ALONE: u64 = 64 << 10;
+/// In how many parts it brings what has come, each at least so long.
+const FLUSHED_PARTS: u64 = 8;
+const FLUSHED_LEN_MIN: u64 = 1 << 20;
 
 /// What dispatch has to know of an appended message.
 pub struct Entry {
@@ -411,9 +414,17 @@ impl CommitLog {
     /// come. A page that is brought to the device must be asked of the file system before it is
     /// written again, and the append that asks waits for whatever the journal is doing.
     pub(crate) fn flush_behind(&self) -> Result<bool, Error> {
-        let end = self.end();
+        let (from, end) = (self.flushed.get(), self.end());
         let whole = LogOffset(end.0 - end.0 % LEFT_ALONE);
-        self.flush_to(if self.flushed.get() < whole { whole } else { end })
+        let to = if from < whole { whole } else { end };
+        // In parts: until all pages of one are on their way, nobody else gets the processor.
+        let part = to.0.saturating_sub(from.0) / FLUSHED_PARTS;
+        let part = part.next_multiple_of(LEFT_ALONE).max(FLUSHED_LEN_MIN);
+        let mut is_any = false;
+        for at in (from.0..to.0).step_by(part as usize) {
+            is_any |= self.flush_to(LogOffset((at + part).min(to.0)))?;
+        }
+        Ok(is_any)
     }
 
     fn flush_to(&self, to: LogOffset) -> Result<bool, Error> {

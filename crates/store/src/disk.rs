@@ -343,3 +343,24 @@ impl DiskFile for MappedFile {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_prepared_is_zeros_and_nothing_around_it_changes() {
+        const LEN: u64 = 8 << 20;
+        let dir = tempfile::tempdir().unwrap();
+        let file = RealDisk.open(&dir.path().join("0"), LEN).unwrap();
+        for (from, to) in [(0, 4096), (1235, 64 << 10), (2 << 20, 4 << 20), (77, (5 << 20) + 3)] {
+            file.write_at(0, &vec![0xAA; LEN as usize]);
+            file.prepare(from, to).unwrap();
+            let bytes = file.slice(0, LEN as usize);
+            let (from, to) = (from as usize, to as usize);
+            assert!(bytes[from..to].iter().all(|byte| *byte == 0), "{from}..{to}");
+            let around = bytes[..from].iter().chain(&bytes[to..]);
+            assert!(around.copied().all(|byte| byte == 0xAA), "{from}..{to}");
+        }
+    }
+}

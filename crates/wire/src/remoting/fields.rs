@@ -269,6 +269,13 @@ fn unescape(raw: &str, out: &mut Vec<u8>) {
     loop {
         let plain = scan::copy_until(rest, b'\\', &mut out[to..]);
         to += plain;
+        // What stands between the names and values of properties.
+        if let [_, b'u', b'0', b'0', b'0', separator @ (b'1' | b'2'), tail @ ..] = &rest[plain..] {
+            out[to] = separator - b'0';
+            to += 1;
+            rest = tail;
+            continue;
+        }
         let Some(kind) = rest.get(plain + 1) else { break };
         rest = &rest[plain + 2..];
         let unescaped = match kind {
@@ -340,7 +347,10 @@ impl<'a> FieldType<'a> for Text<'a> {
 
     #[inline(always)]
     fn encode(&self, name: &'static str, put: &mut (impl PutFields + ?Sized)) {
-        put.text(name, &self.to_cow());
+        match self {
+            Self::Plain(text) => put.text(name, text),
+            Self::Escaped(_) => put.text(name, &self.to_cow()),
+        }
     }
 }
 
