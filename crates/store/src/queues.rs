@@ -178,6 +178,6 @@ fn in_parts<T: Sync>(
         let parts: Vec<_> = parts.collect();
         let join =
             |part: ScopedJoinHandle<'_, _>| part.join().unwrap_or_else(|it| resume_unwind(it));
-        parts.into_iter().map(join).collect()
+        parts.into_iter().try_for_each(join)
     })
 }
