@@ -129,10 +129,15 @@ class RetryTest extends Clients {
         producer.send(soon);
         producer.send(message(topic, "now"));
         List<MessageExt> got = received.await(3);
-        assertEquals(List.of("now", "1s", "3s"), received.bodies());
-        MessageExt last = got.get(2);
-        long delay = last.getStoreTimestamp() - before;
-        assertTrue(delay >= 2_900 && delay < 20_000, "delivered after " + delay + " ms, the level says 3 s");
+        // On a busy machine the third send may come after the first second.
+        List<MessageExt> delayed = got.stream().filter(it -> !text(it).equals("now")).toList();
+        assertEquals(List.of("1s", "3s"), delayed.stream().map(Clients::text).toList());
+        for (MessageExt message : delayed) {
+            long level = text(message).equals("1s") ? 1_000 : 3_000;
+            long delay = message.getStoreTimestamp() - before;
+            assertTrue(delay >= level - 100 && delay < 20_000, text(message) + " was delivered after " + delay + " ms");
+        }
+        MessageExt last = delayed.get(1);
         assertEquals(topic, last.getTopic());
         assertEquals(sent.getMsgId(), last.getMsgId());
         assertEquals("2", last.getProperty("DELAY"));
