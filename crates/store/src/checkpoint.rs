@@ -83,6 +83,7 @@ pub struct CheckpointFile {
 }
 
 impl CheckpointFile {
+    /// Whether a store has one; an operator may have removed it, to have all built anew.
     pub fn is_there(disk: &dyn Disk, root: &Path) -> Result<bool, Error> {
         let path = root.join(NAME);
         Ok(disk.read(&path).map_err(Error::io(path))?.is_some())

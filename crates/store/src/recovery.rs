@@ -122,6 +122,7 @@ pub(crate) fn recover(
     store: &Store,
     checkpoint: &Checkpoint,
     was_unclean: bool,
+    had_checkpoint: bool,
 ) -> Result<Recovery, Error> {
     let mut known = look_around(store, checkpoint, was_unclean)?;
     if known.dispatched < checkpoint.queues_at || known.indexed < checkpoint.index.end {
@@ -148,7 +149,7 @@ pub(crate) fn recover(
         // Only memory may have it: it was not flushed, or not that we know of. Who has removed the
         // checkpoint, to have all built anew, is not made to wait for the whole log: between two
         // flushes lies no more than this, and after a failed one no more is taken.
-        let flush_max = if store.had_checkpoint { u64::MAX } else { store.settings.segment_len };
+        let flush_max = if had_checkpoint { u64::MAX } else { store.settings.segment_len };
         let unsure = known.intact.0.max(end.0.saturating_sub(flush_max)).clamp(from, end.0);
         rewrite(store, unsure, end.0)?;
         store.log.segments.sync(unsure, end.0)?;

@@ -100,8 +100,6 @@ pub struct Store {
     pub(crate) queues: Queues,
     pub(crate) index: Option<Index>,
     pub(crate) checkpoint: CheckpointFile,
-    /// It was there at the start.
-    pub(crate) had_checkpoint: bool,
     /// Entries that are being brought into queues and index; one dispatch at a time.
     pub(crate) dispatching: Mutex<Dispatch>,
     /// Queues with units that are not on the device.
@@ -194,7 +192,6 @@ impl Store {
             queues,
             index,
             checkpoint,
-            had_checkpoint,
             dispatching: Mutex::default(),
             dirty: Mutex::default(),
             is_stuck: AtomicBool::new(false),
@@ -214,7 +211,7 @@ impl Store {
         if was_rebuilding {
             crate::recovery::forget_built(&store)?;
         }
-        store.recovery = crate::recovery::recover(&store, &known, was_unclean)?;
+        store.recovery = crate::recovery::recover(&store, &known, was_unclean, had_checkpoint)?;
         store.mirror(&store.dispatching.lock());
         // So that a crash does not begin where the last one did, or know only what Apache noted.
         store.save_checkpoint(true)?;
