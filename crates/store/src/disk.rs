@@ -311,7 +311,15 @@ impl DiskFile for MappedFile {
         if to <= from {
             return Ok(());
         }
-        self.map.flush_range(from as usize, (to - from) as usize)
+        let (at, len) = (from as usize, (to - from) as usize);
+        // The kernel protects each page that is mapped before it writes it out, and interrupts the
+        // other processors for each; to unmap them all beforehand interrupts them once. It only
+        // saves time, so it may fail.
+        let unmapped = memmap2::UncheckedAdvice::DontNeed;
+        // SAFETY: of a file that is mapped shared, what was written stays in the page cache, where
+        // the next access finds it.
+        let _ = unsafe { self.map.unchecked_advise_range(unmapped, at, len) };
+        self.map.flush_range(at, len)
     }
 
     fn zero(&self, from: u64, to: u64) -> io::Result<()> {
