@@ -31,6 +31,8 @@ pub struct Send<'a> {
     pub max_reconsume_times: Option<i32>,
     pub unit_mode: bool,
     pub body: &'a [u8],
+    /// The time, when it came.
+    pub now: Millis,
 }
 
 /// One message of a batch, borrowed from the request.
@@ -195,7 +197,7 @@ impl Broker {
             queue_count: send.default_queue_count,
             unit_mode: send.unit_mode,
         };
-        self.topics.find_or_inherit(&template, self.clock.now_ms())
+        self.topics.find_or_inherit(&template, send.now)
     }
 
     fn choose_queue(&self, send: &Send<'_>, topic: &TopicConfig) -> Result<QueueId, Error> {
@@ -256,7 +258,7 @@ impl Broker {
         known: &Known,
         encoded: &mut Vec<u8>,
     ) -> Result<Published, Error> {
-        let now = self.clock.now_ms();
+        let now = send.now;
         let group = names::group_of_retry_topic(&topic.topic_name).unwrap_or_default();
         let config = self.groups.find_or_create(group, now)?;
         let max = send.max_reconsume_times.unwrap_or(config.retry_max_times);
@@ -287,7 +289,8 @@ impl Broker {
         let Appended { at, end, queue_offset, .. } = if 0 < delay_level {
             self.append_delayed(message, delay_level, encoded)?
         } else {
-            self.store.append(&Message { properties: encoded, key_places, ..message })?
+            let message = Message { properties: encoded, key_places, ..message };
+            self.store.append_at(&message, send.now)?
         };
         if !known.wait {
             self.store.write_out()?;

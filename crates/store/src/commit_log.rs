@@ -170,13 +170,14 @@ impl CommitLog {
         message: &Message<'_>,
         queue: Arc<ConsumeQueue>,
         keys: KeyHashes,
+        now: Millis,
     ) -> Result<Appended, AppendError> {
         self.check(message)?;
         let crc = record::body_crc(message.body);
         let len = record::encoded_len(message) as u64;
         let mut tail = self.tail.lock();
         self.make_room(&mut tail, len)?;
-        let stored_ms = tail.tick(&*self.clock);
+        let stored_ms = tail.tick(now);
         let queue_offset = queue.take_offsets(1);
         let at = LogOffset(tail.end);
         tail.write(message, crc, (queue_offset, at, stored_ms));
@@ -202,7 +203,7 @@ impl CommitLog {
         }
         let mut tail = self.tail.lock();
         self.make_room(&mut tail, total as u64)?;
-        let stored_ms = tail.tick(&*self.clock);
+        let stored_ms = tail.tick(self.now_ms());
         let first_offset = queue.take_offsets(messages.len() as u64);
         let first_at = LogOffset(tail.end);
         let mut places = Vec::with_capacity(messages.len());
@@ -539,8 +540,8 @@ impl Entry {
 }
 
 impl Tail {
-    fn tick(&mut self, clock: &dyn Clock) -> Millis {
-        self.last_ms = self.last_ms.max(clock.now_ms());
+    fn tick(&mut self, now: Millis) -> Millis {
+        self.last_ms = self.last_ms.max(now);
         self.last_ms
     }
 

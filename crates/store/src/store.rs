@@ -230,10 +230,15 @@ impl Store {
     /// Appends a message. It can be read after the next [`dispatch`](Self::dispatch); with
     /// synchronous flush once it is on the device.
     pub fn append(&self, message: &Message<'_>) -> Result<Appended, AppendError> {
+        self.append_at(message, self.log.now_ms())
+    }
+
+    /// [`append`](Self::append) for who knows the time, the same for messages that came together.
+    pub fn append_at(&self, message: &Message<'_>, now: Millis) -> Result<Appended, AppendError> {
         self.check_room()?;
         let queue = self.queue_for_append(message)?;
         let keys = self.key_hashes(&queue, message);
-        self.log.append(message, queue, keys)
+        self.log.append(message, queue, keys, now)
     }
 
     /// Appends messages of one topic and queue: all or none, side by side.

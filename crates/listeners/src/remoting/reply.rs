@@ -147,6 +147,7 @@ impl Responder {
             max_reconsume_times: None,
             unit_mode: false,
             body: &reply.body,
+            now: self.broker.clock.now_ms(),
         };
         let published = self.broker.publish(&send, &mut self.encoded).ok()?;
         self.broker.dispatch();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use apogee_broker::{self as broker, Broker};
 use apogee_store::Unit;
-use apogee_types::{LogOffset, json};
+use apogee_types::{LogOffset, Millis, json};
 use apogee_wire::output::Output;
 use apogee_wire::remoting::header::ResponseHead;
 use apogee_wire::remoting::{
@@ -41,6 +41,8 @@ pub struct Scratch {
     pub ids: String,
     /// Something was appended since the last dispatch.
     pub appended: bool,
+    /// The time, once a request of those that came together has asked for it.
+    pub now: Option<Millis>,
 }
 
 /// What a handler gives back.
@@ -76,6 +78,12 @@ impl Call<'_> {
     #[must_use]
     pub fn broker(&self) -> &Arc<Broker> {
         self.door.broker()
+    }
+
+    /// The time, the same for all requests that came together: to ask for it takes as long as to
+    /// look up a topic.
+    pub fn now(&mut self) -> Millis {
+        *self.scratch.now.get_or_insert_with(|| self.door.broker().clock.now_ms())
     }
 
     /// Answers with an error, unless the sender wants no answer.

@@ -85,6 +85,7 @@ fn store<'a, 'b>(
         max_reconsume_times: request.max_reconsume_times.filter(|_| honours_max),
         unit_mode: request.unit_mode,
         body: call.body,
+        now: call.now(),
     };
     let broker = call.door.broker();
     let encoded = &mut call.scratch.properties;

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::cell::Cell;
+use std::ops::Range;
 
 use apogee_types::scan;
 
@@ -11,6 +12,8 @@ use super::table::FieldInfo;
 /// every frame of a connection.
 #[derive(Debug, Clone, Copy)]
 pub struct FieldIndex {
+    /// The name's [`word`], which mostly is all of it.
+    name_word: u64,
     pub(super) name_start: u32,
     pub(super) name_len: u32,
     pub(super) value_start: u32,
@@ -42,11 +45,9 @@ pub(super) enum Source<'a> {
 /// A field's value where it lies in its header. Numbers are read from its bytes; only who wants
 /// a text has the cost of one.
 #[derive(Debug, Clone, Copy)]
-pub struct Value<'a> {
-    source: Source<'a>,
-    start: u32,
-    len: u32,
-    escaped: bool,
+pub struct Value<'f, 'a> {
+    source: &'f Source<'a>,
+    field: &'f FieldIndex,
 }
 
 /// A text value as it stands in a header: perhaps with JSON escapes.
@@ -87,8 +88,35 @@ pub trait PutFields {
 pub trait FieldType<'a>: Sized {
     /// A field of this type may be absent.
     const OPTIONAL: bool = false;
-    fn decode(name: &'static str, value: Option<Value<'a>>) -> Result<Self, FieldError>;
+    fn decode(name: &'static str, value: Option<Value<'_, 'a>>) -> Result<Self, FieldError>;
     fn encode(&self, name: &'static str, put: &mut (impl PutFields + ?Sized));
+}
+
+impl FieldIndex {
+    /// A field whose name and value lie there in `bytes`.
+    #[inline]
+    pub(super) fn new(
+        bytes: &[u8],
+        name: Range<usize>,
+        value: Range<usize>,
+        escaped: bool,
+    ) -> Self {
+        Self {
+            name_word: word(&bytes[name.clone()]),
+            name_start: name.start as u32,
+            name_len: name.len() as u32,
+            value_start: value.start as u32,
+            value_len: value.len() as u32,
+            escaped,
+        }
+    }
+}
+
+/// The first eight bytes of a name, in any order; as a number, since a call that compares bytes
+/// costs more than most names do.
+#[inline(always)]
+fn word(name: &[u8]) -> u64 {
+    name.iter().take(scan::WORD).fold(0, |word, byte| word << 8 | u64::from(*byte))
 }
 
 impl<'a> ExtFields<'a> {
@@ -126,7 +154,7 @@ impl<'a> ExtFields<'a> {
     /// [`get`](Self::get), not yet read.
     #[inline(always)]
     #[must_use]
-    pub fn value(&self, name: &str) -> Option<Value<'a>> {
+    pub fn value(&self, name: &str) -> Option<Value<'_, 'a>> {
         let next = self.cursor.get();
         let at = match self.index.get(next) {
             Some(field) if self.is_named(field, name) => next,
@@ -148,9 +176,11 @@ impl<'a> ExtFields<'a> {
 
     #[inline(always)]
     fn is_named(&self, field: &FieldIndex, name: &str) -> bool {
-        // Names of one letter are the most frequent, and a call costs more than they do.
-        let (found, name) = (self.source.bytes(field.name_start, field.name_len), name.as_bytes());
-        found.len() == name.len() && found.first() == name.first() && found[1..] == name[1..]
+        let name = name.as_bytes();
+        field.name_word == word(name)
+            && field.name_len as usize == name.len()
+            && (name.len() <= scan::WORD
+                || self.source.bytes(field.name_start, field.name_len) == name)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, Text<'a>)> + '_ {
@@ -162,9 +192,8 @@ impl<'a> ExtFields<'a> {
     }
 
     #[inline(always)]
-    fn at(&self, field: &FieldIndex) -> Value<'a> {
-        let (start, len) = (field.value_start, field.value_len);
-        Value { source: self.source, start, len, escaped: field.escaped }
+    fn at<'f>(&'f self, field: &'f FieldIndex) -> Value<'f, 'a> {
+        Value { source: &self.source, field }
     }
 }
 
@@ -173,17 +202,17 @@ fn letter(first: Option<&u8>) -> u64 {
     first.map_or(0, |byte| 1 << (byte & 63))
 }
 
-impl<'a> Value<'a> {
+impl<'a> Value<'_, 'a> {
     #[inline]
     fn text(self) -> Text<'a> {
-        let raw = self.source.part(self.start, self.len);
-        if self.escaped { Text::Escaped(raw) } else { Text::Plain(raw) }
+        let raw = self.source.part(self.field.value_start, self.field.value_len);
+        if self.field.escaped { Text::Escaped(raw) } else { Text::Plain(raw) }
     }
 
     /// As they stand there, with escapes if there are any.
     #[inline(always)]
     fn bytes(self) -> &'a [u8] {
-        self.source.bytes(self.start, self.len)
+        self.source.bytes(self.field.value_start, self.field.value_len)
     }
 }
 
@@ -341,7 +370,7 @@ const HEX_VALUE: [u8; 256] = {
 
 impl<'a> FieldType<'a> for Text<'a> {
     #[inline(always)]
-    fn decode(name: &'static str, value: Option<Value<'a>>) -> Result<Self, FieldError> {
+    fn decode(name: &'static str, value: Option<Value<'_, 'a>>) -> Result<Self, FieldError> {
         value.map(Value::text).ok_or(FieldError::Missing(name))
     }
 
@@ -356,7 +385,7 @@ impl<'a> FieldType<'a> for Text<'a> {
 
 impl<'a> FieldType<'a> for String {
     #[inline(always)]
-    fn decode(name: &'static str, value: Option<Value<'a>>) -> Result<Self, FieldError> {
+    fn decode(name: &'static str, value: Option<Value<'_, 'a>>) -> Result<Self, FieldError> {
         Ok(Text::decode(name, value)?.to_cow().into_owned())
     }
 
@@ -369,7 +398,7 @@ impl<'a> FieldType<'a> for String {
 impl<'a> FieldType<'a> for bool {
     /// As upstream: `true` in any case, anything else is false.
     #[inline(always)]
-    fn decode(name: &'static str, value: Option<Value<'a>>) -> Result<Self, FieldError> {
+    fn decode(name: &'static str, value: Option<Value<'_, 'a>>) -> Result<Self, FieldError> {
         let value = value.ok_or(FieldError::Missing(name))?;
         Ok(value.bytes().eq_ignore_ascii_case(b"true"))
     }
@@ -382,7 +411,7 @@ impl<'a> FieldType<'a> for bool {
 
 impl<'a> FieldType<'a> for f64 {
     #[inline(always)]
-    fn decode(name: &'static str, value: Option<Value<'a>>) -> Result<Self, FieldError> {
+    fn decode(name: &'static str, value: Option<Value<'_, 'a>>) -> Result<Self, FieldError> {
         number(name, value, "number")
     }
 
@@ -396,7 +425,7 @@ macro_rules! integer_fields {
     ($($type:ty)*) => { $(
         impl<'a> FieldType<'a> for $type {
             #[inline(always)]
-    fn decode(name: &'static str, value: Option<Value<'a>>) -> Result<Self, FieldError> {
+    fn decode(name: &'static str, value: Option<Value<'_, 'a>>) -> Result<Self, FieldError> {
                 let digits = value.and_then(|value| digits(value.bytes()));
                 match digits.and_then(|int| Self::try_from(int).ok()) {
                     Some(int) => Ok(int),
@@ -428,7 +457,7 @@ fn digits(bytes: &[u8]) -> Option<i64> {
 #[cold]
 fn number<T: std::str::FromStr>(
     name: &'static str,
-    value: Option<Value<'_>>,
+    value: Option<Value<'_, '_>>,
     expected: &'static str,
 ) -> Result<T, FieldError> {
     let value = Text::decode(name, value)?;
@@ -444,8 +473,8 @@ impl<'a, T: FieldType<'a>> FieldType<'a> for Option<T> {
     const OPTIONAL: bool = true;
 
     #[inline(always)]
-    fn decode(name: &'static str, value: Option<Value<'a>>) -> Result<Self, FieldError> {
-        match value.filter(|value| 0 < value.len) {
+    fn decode(name: &'static str, value: Option<Value<'_, 'a>>) -> Result<Self, FieldError> {
+        match value.filter(|value| 0 < value.field.value_len) {
             None => Ok(None),
             value => T::decode(name, value).map(Some),
         }

@@ -42,10 +42,10 @@ fn parse_fields(bytes: &[u8], index: &mut Vec<FieldIndex>) -> Result<(), HeaderE
     let mut reader = Reader { bytes, at: 0 };
     while reader.at < bytes.len() {
         let name_len = u16::from_be_bytes(reader.array("a field's length")?);
-        let name_start = reader.at as u32;
+        let name_start = reader.at;
         let name = reader.take(usize::from(name_len), "a field's name")?;
         let value_len = reader.len32("a value's length")?;
-        let value_start = reader.at as u32;
+        let value_start = reader.at;
         let value = reader.take(value_len, "a value")?;
         if std::str::from_utf8(name).is_err() || std::str::from_utf8(value).is_err() {
             return Err(HeaderError::NotUtf8);
@@ -53,13 +53,8 @@ fn parse_fields(bytes: &[u8], index: &mut Vec<FieldIndex>) -> Result<(), HeaderE
         if index.len() == HEADER_FIELDS_MAX {
             return Err(HeaderError::TooManyFields(HEADER_FIELDS_MAX));
         }
-        index.push(FieldIndex {
-            name_start,
-            name_len: u32::from(name_len),
-            value_start,
-            value_len: value_len as u32,
-            escaped: false,
-        });
+        let name = name_start..name_start + name.len();
+        index.push(FieldIndex::new(bytes, name, value_start..value_start + value_len, false));
     }
     Ok(())
 }

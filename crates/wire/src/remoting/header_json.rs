@@ -169,19 +169,6 @@ struct Span {
     escaped: bool,
 }
 
-impl FieldIndex {
-    #[inline]
-    fn new(name: Span, value: Span) -> Self {
-        Self {
-            name_start: name.start as u32,
-            name_len: (name.end - name.start) as u32,
-            value_start: value.start as u32,
-            value_len: (value.end - value.start) as u32,
-            escaped: value.escaped,
-        }
-    }
-}
-
 impl Span {
     fn text(self, text: &str) -> Text<'_> {
         let raw = &text[self.start..self.end];
@@ -246,7 +233,8 @@ impl Reader<'_> {
             if index.len() == HEADER_FIELDS_MAX {
                 return Err(HeaderError::TooManyFields(HEADER_FIELDS_MAX));
             }
-            index.push(FieldIndex::new(name, value));
+            let (name, place) = (name.start..name.end, value.start..value.end);
+            index.push(FieldIndex::new(reader.bytes, name, place, value.escaped));
             Ok(())
         })
     }
@@ -273,8 +261,7 @@ impl Reader<'_> {
                 let Ok(span) = self.string() else { return false };
                 end = span.end;
             }
-            let name = Span { start: name, end: colon, escaped: false };
-            index.push(FieldIndex::new(name, Span { start: value, end, escaped }));
+            index.push(FieldIndex::new(self.bytes, name..colon, value..end, escaped));
             self.at = end + 1;
             match self.bytes.get(end..end + 3) {
                 Some(b"\",\"") => {}
