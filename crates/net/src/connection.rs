@@ -11,6 +11,7 @@ use apogee_types::limits::FRAME_LEN_MAX;
 use apogee_wire::output::Output;
 use apogee_wire::remoting::frame::{self, FrameError, FrameRef};
 use tokio::io::ReadBuf;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::admission::FREE_LEN;
@@ -65,6 +66,8 @@ const READ_LEN_MAX: usize = 256 * 1024;
 /// Answers beyond this are written before further requests are taken: a small request can have an
 /// answer a thousand times as long, and a peer may send thousands without reading.
 const OUTPUT_LEN_MAX: usize = 1024 * 1024;
+/// Answers from here on are a backlog, most likely.
+const BULKY_LEN_MIN: usize = 4 * 1024;
 
 /// Moves frames until the connection ends, for example because nothing moved for as long as `idle`,
 /// and says why it did.
@@ -80,6 +83,7 @@ pub async fn pump(
         input: Input::new(Arc::clone(admission)),
         output: Output::default(),
         heard: Instant::now(),
+        was_bulky: false,
         idle,
     };
     let closed = match pump.run(session, outbox).await {
@@ -98,6 +102,8 @@ struct Pump<'s> {
     output: Output,
     /// When bytes last moved in either direction.
     heard: Instant,
+    /// The last answers were long.
+    was_bulky: bool,
     idle: Duration,
 }
 
@@ -108,10 +114,12 @@ impl Pump<'_> {
             self.next(session, outbox, timer.as_mut()).await?;
             let mut is_more = true;
             while is_more {
+                let mut turn = self.turn().await;
                 is_more = self.take_frames(session)?;
                 session.after_batch(&mut self.output);
                 if !self.output.is_empty() {
-                    self.write().await?;
+                    self.was_bulky = BULKY_LEN_MIN <= self.output.len();
+                    self.write(&mut turn).await?;
                 }
             }
             let limit = self.input.partial_since.map(|since| since + FRAME_TIME);
@@ -119,6 +127,20 @@ impl Pump<'_> {
                 timer.as_mut().reset(limit);
             }
         }
+    }
+
+    /// Lets others go first if this connection is one that is sent much: a small request, as a send
+    /// is, should not wait until each of a hundred consumers has been sent its next part of a
+    /// backlog.
+    async fn turn(&mut self) -> Option<OwnedSemaphorePermit> {
+        if !self.was_bulky {
+            return None;
+        }
+        let (turn, is_last) = self.input.admission.bulky_turn().await;
+        if is_last {
+            tokio::task::yield_now().await;
+        }
+        Some(turn)
     }
 
     /// Waits until there is something to take or to write.
@@ -186,8 +208,8 @@ impl Pump<'_> {
         Ok(is_more)
     }
 
-    /// Writes all of the output, with one call if the socket takes it.
-    async fn write(&mut self) -> Result<(), Closed> {
+    /// Writes all of the output, with one call if the socket takes it; else it is others' turn.
+    async fn write(&mut self, turn: &mut Option<OwnedSemaphorePermit>) -> Result<(), Closed> {
         let idle = self.idle;
         let mut written = 0;
         while written < self.output.len() {
@@ -197,6 +219,7 @@ impl Pump<'_> {
             let len = match tried {
                 Poll::Ready(len) => len?,
                 Poll::Pending => {
+                    *turn = None;
                     tokio::time::timeout(idle, write).await.map_err(|_| Closed::Idle(idle))??
                 }
             };
@@ -312,6 +335,7 @@ impl Drop for Input {
 mod tests {
     use super::*;
     use std::net::SocketAddr;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 
     /// A pipe as a connection.
@@ -410,6 +434,55 @@ mod tests {
         let (closed, output_len_max) = serve(theirs, 256 * 1024).await;
         assert!(matches!(closed, Closed::Idle(_)), "{closed}");
         assert!(output_len_max <= OUTPUT_LEN_MAX + 256 * 1024, "{output_len_max} bytes");
+    }
+
+    /// Answers with so many bytes, and counts how often all of its kind have.
+    struct Counting(usize, Arc<AtomicUsize>);
+
+    impl Session for Counting {
+        fn on_frame(&mut self, _: &FrameRef<'_>, output: &mut Output) -> Result<(), Closed> {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            output.bytes.resize(output.bytes.len() + self.0, 0);
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_small_request_does_not_wait_for_all_who_are_sent_much() {
+        const BULKY: usize = 100;
+        let admission = Arc::<Admission>::default();
+        let connect = |answer_len: usize, served: &Arc<AtomicUsize>| {
+            let (ours, theirs) = tokio::io::duplex(1 << 20);
+            let mut session = Counting(answer_len, Arc::clone(served));
+            let admission = Arc::clone(&admission);
+            tokio::spawn(async move {
+                let outbox = Outbox::default();
+                pump(Box::new(Pipe(theirs)), &mut session, &outbox, &admission, IDLE).await
+            });
+            ours
+        };
+        let bulky_count = Arc::default();
+        for _ in 0..BULKY {
+            let mut ours = connect(2 * BULKY_LEN_MIN, &bulky_count);
+            tokio::spawn(async move {
+                let mut answer = [0; 2 * BULKY_LEN_MIN];
+                loop {
+                    ours.write_all(FRAME).await.unwrap();
+                    ours.read_exact(&mut answer).await.unwrap();
+                }
+            });
+        }
+        let mut small = connect(1, &Arc::default());
+        let mut between = 0;
+        for round in 0..20 {
+            let before = bulky_count.load(Ordering::Relaxed);
+            small.write_all(FRAME).await.unwrap();
+            small.read_exact(&mut [0]).await.unwrap();
+            if 10 <= round {
+                between = between.max(bulky_count.load(Ordering::Relaxed) - before);
+            }
+        }
+        assert!(0 < between && between < BULKY / 4, "{between} were served before it");
     }
 
     #[tokio::test]
