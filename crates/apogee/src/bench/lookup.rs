@@ -12,6 +12,7 @@ use super::args::{LookupArgs, LookupBy};
 use super::cluster::{self, Calls, Cluster};
 use super::fill::key;
 use super::load::Measured;
+use super::puller::pull_request;
 use super::report::{self, Report};
 use super::tally::Tally;
 use super::watch::{self, MemoryWatch};
@@ -68,24 +69,7 @@ impl Asker {
     }
 
     fn stored_ms(&mut self, queue_id: i32, queue_offset: i64) -> anyhow::Result<Millis> {
-        let topic = self.topic.clone();
-        let request = PullMessage {
-            consumer_group: "apogee-bench-consumer".into(),
-            topic: topic.as_str().into(),
-            queue_id,
-            queue_offset,
-            max_count: 1,
-            sys_flag: 0x4,
-            commit_offset: 0,
-            suspend_ms: 0,
-            subscription: Some("*".into()),
-            sub_version: 0,
-            expression_type: Some("TAG".into()),
-            max_bytes: None,
-            request_source: None,
-            proxied_client_id: None,
-            lite_topic: None,
-        };
+        let request = pull_request(&self.topic, (queue_id, queue_offset), 1, false);
         let body = self.calls.call::<PullMessage<'_>>(&request)?.succeeded()?;
         Ok(Record::parse(&body)?.stored_ms)
     }

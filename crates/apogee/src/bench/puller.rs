@@ -7,7 +7,7 @@ use apogee_types::record::Record;
 use apogee_wire::output::Output;
 use apogee_wire::remoting::requests::PullMessage;
 use apogee_wire::remoting::{
-    FieldIndex, Fields, FrameRef, Header, HeaderEncoding, Request, RequestHead, ResponseCode, Text,
+    FieldIndex, Fields, FrameRef, Header, HeaderEncoding, Request, RequestHead, ResponseCode,
 };
 
 use super::frames::Stamp;
@@ -62,6 +62,32 @@ pub struct Options {
     pub verify: bool,
 }
 
+/// Asks for messages of a queue from an offset on, of any tag.
+pub fn pull_request(
+    topic: &str,
+    (queue_id, queue_offset): (i32, i64),
+    max_count: i32,
+    waits: bool,
+) -> PullMessage<'_> {
+    PullMessage {
+        consumer_group: GROUP.into(),
+        topic: topic.into(),
+        queue_id,
+        queue_offset,
+        max_count,
+        sys_flag: if waits { SUBSCRIPTION_INLINE | WAIT } else { SUBSCRIPTION_INLINE },
+        commit_offset: 0,
+        suspend_ms: if waits { HOLD_MS } else { 0 },
+        subscription: Some("*".into()),
+        sub_version: 0,
+        expression_type: Some("TAG".into()),
+        max_bytes: None,
+        request_source: None,
+        proxied_client_id: None,
+        lite_topic: None,
+    }
+}
+
 impl Puller {
     /// `queues` are ids and where to start.
     pub fn new(topic: &str, queues: &[(i32, i64)], options: &Options) -> Self {
@@ -100,23 +126,8 @@ impl Puller {
     fn encode(&mut self, place: usize) {
         let cursor = &self.queues[place];
         let waits = matches!(self.at_end, AtEnd::Wait { .. });
-        let request = PullMessage {
-            consumer_group: GROUP.into(),
-            topic: Text::Plain(&self.topic),
-            queue_id: cursor.queue_id,
-            queue_offset: cursor.next,
-            max_count: self.count_max,
-            sys_flag: if waits { SUBSCRIPTION_INLINE | WAIT } else { SUBSCRIPTION_INLINE },
-            commit_offset: 0,
-            suspend_ms: if waits { HOLD_MS } else { 0 },
-            subscription: Some("*".into()),
-            sub_version: 0,
-            expression_type: Some("TAG".into()),
-            max_bytes: None,
-            request_source: None,
-            proxied_client_id: None,
-            lite_topic: None,
-        };
+        let place_in_queue = (cursor.queue_id, cursor.next);
+        let request = pull_request(&self.topic, place_in_queue, self.count_max, waits);
         let head = RequestHead {
             encoding: HeaderEncoding::Json,
             code: PullMessage::INFO.code,
