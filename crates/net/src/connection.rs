@@ -119,7 +119,12 @@ impl Pump<'_> {
                 session.after_batch(&mut self.output);
                 if !self.output.is_empty() {
                     self.was_bulky = BULKY_LEN_MIN <= self.output.len();
-                    self.write(&mut turn).await?;
+                    if let Err(closed) = self.write(&mut turn).await {
+                        if let Closed::Io(_) = closed {
+                            self.take_rest(session).await;
+                        }
+                        return Err(closed);
+                    }
                 }
             }
             let limit = self.input.partial_since.map(|since| since + FRAME_TIME);
@@ -206,6 +211,27 @@ impl Pump<'_> {
         }
         self.input.consume(taken);
         Ok(is_more)
+    }
+
+    /// The peer has gone and takes no answers. What it sent before counts all the same: a consumer
+    /// that stops commits its offsets and closes.
+    async fn take_rest(&mut self, session: &mut dyn Session) {
+        const READS_MAX: usize = 64;
+        for _ in 0..READS_MAX {
+            self.output.clear();
+            match self.take_frames(session) {
+                Err(_) => return,
+                Ok(true) => continue,
+                Ok(false) => session.after_batch(&mut self.output),
+            }
+            if !self.input.has_room() {
+                return;
+            }
+            let read = poll_fn(|cx| Poll::Ready(self.input.poll_read(cx, self.stream))).await;
+            if !matches!(read, Poll::Ready(Ok(()))) {
+                return;
+            }
+        }
     }
 
     /// Writes all of the output, with one call if the socket takes it; else it is others' turn.
@@ -483,6 +509,20 @@ mod tests {
             }
         }
         assert!(0 < between && between < BULKY / 4, "{between} were served before it");
+    }
+
+    #[tokio::test]
+    async fn what_was_sent_before_the_peer_went_counts_although_nothing_can_be_answered() {
+        let (mut ours, theirs) = tokio::io::duplex(1 << 20);
+        ours.write_all(&FRAME.repeat(3)).await.unwrap();
+        drop(ours);
+        let count = Arc::default();
+        let (outbox, admission) = (Outbox::default(), Arc::default());
+        outbox.put(|output| output.bytes.extend_from_slice(b"a parked answer"));
+        let mut session = Counting(0, Arc::clone(&count));
+        let closed = pump(Box::new(Pipe(theirs)), &mut session, &outbox, &admission, IDLE).await;
+        assert!(matches!(closed, Closed::Io(_)), "{closed}");
+        assert_eq!(count.load(Ordering::Relaxed), 3);
     }
 
     #[tokio::test]
