@@ -141,8 +141,8 @@ impl Pump<'_> {
         if !self.was_bulky {
             return None;
         }
-        let (turn, is_last) = self.input.admission.bulky_turn().await;
-        if is_last {
+        let (turn, others_first) = self.input.admission.bulky_turn().await;
+        if others_first {
             tokio::task::yield_now().await;
         }
         Some(turn)
@@ -219,13 +219,12 @@ impl Pump<'_> {
         const READS_MAX: usize = 64;
         for _ in 0..READS_MAX {
             self.output.clear();
-            match self.take_frames(session) {
-                Err(_) => return,
+            let taken = self.take_frames(session);
+            session.after_batch(&mut self.output);
+            match taken {
                 Ok(true) => continue,
-                Ok(false) => session.after_batch(&mut self.output),
-            }
-            if !self.input.has_room() {
-                return;
+                Ok(false) if self.input.has_room() => {}
+                _ => return,
             }
             let read = poll_fn(|cx| Poll::Ready(self.input.poll_read(cx, self.stream))).await;
             if !matches!(read, Poll::Ready(Ok(()))) {
