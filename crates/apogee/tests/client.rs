@@ -189,3 +189,23 @@ async fn a_delayed_message_comes_after_later_ones_and_not_before_its_time() {
     consumer.shutdown().await;
     client.close().await;
 }
+
+/// What a connection's sends share must not outlive a change.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_connection_that_sends_learns_of_a_deleted_topic_and_of_its_next_life() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), 23_981, "autoCreateTopicEnable=false\n");
+    let (client, topic) = topic(&server, 1).await;
+    let producer = producer(&client).await;
+    for offset in 0..3 {
+        let sent = producer.send(Message::new(&topic, "x")).await.unwrap();
+        assert_eq!(sent.queue_offset, offset);
+    }
+    client.delete_topic(&topic).await.unwrap();
+    let refused = producer.send(Message::new(&topic, "x")).await.unwrap_err();
+    assert!(refused.to_string().contains(&topic), "{refused}");
+    client.create_topic(&topic, 1).await.unwrap();
+    let sent = producer.send(Message::new(&topic, "x")).await.unwrap();
+    assert_eq!(sent.queue_offset, 0, "its queues are new");
+    client.close().await;
+}

@@ -8,7 +8,7 @@ use apogee_store::{Appended, Batch};
 use apogee_types::config::{Perm, TopicConfig};
 use apogee_types::id::OffsetMessageId;
 use apogee_types::properties::{self, KeyPlaces, Place, name};
-use apogee_types::{LogOffset, Message, Millis, QueueId, QueueOffset, SysFlag, names, tags};
+use apogee_types::{LogOffset, Message, Millis, QueueId, QueueOffset, SysFlag, names, scan, tags};
 
 use crate::broker::Broker;
 use crate::error::Error;
@@ -33,6 +33,23 @@ pub struct Send<'a> {
     pub body: &'a [u8],
     /// The time, when it came.
     pub now: Millis,
+}
+
+/// What sends that came together share. To be cleared after them, so that none misses a change.
+#[derive(Default)]
+pub struct Recent {
+    /// The time, once it was asked for.
+    pub now: Option<Millis>,
+    /// One that passed the checks of a send.
+    topic: Option<Arc<TopicConfig>>,
+    queues: apogee_store::Recent,
+}
+
+impl Recent {
+    pub fn clear(&mut self) {
+        (self.now, self.topic) = (None, None);
+        self.queues.clear();
+    }
 }
 
 /// One message of a batch, borrowed from the request.
@@ -115,15 +132,37 @@ impl Known {
 
 impl Broker {
     /// Stores one message. `properties` are the producer's; they are rewritten to what is stored.
-    pub fn publish(&self, send: &Send<'_>, encoded: &mut Vec<u8>) -> Result<Published, Error> {
-        let topic = self.check_send(send)?;
+    pub fn publish(
+        &self,
+        send: &Send<'_>,
+        encoded: &mut Vec<u8>,
+        recent: &mut Recent,
+    ) -> Result<Published, Error> {
+        let is_it =
+            |it: &Arc<TopicConfig>| scan::is_same(it.topic_name.as_bytes(), send.topic.as_bytes());
+        let topic = match recent.topic.take().filter(is_it) {
+            Some(topic) => topic,
+            None => self.check_send(send)?,
+        };
+        let published = self.publish_to(&topic, send, encoded, &mut recent.queues);
+        recent.topic = Some(topic);
+        published
+    }
+
+    fn publish_to(
+        &self,
+        topic: &TopicConfig,
+        send: &Send<'_>,
+        encoded: &mut Vec<u8>,
+        queues: &mut apogee_store::Recent,
+    ) -> Result<Published, Error> {
         let known = Known::scan(encoded);
-        self.refuse_unsupported(&known, &topic)?;
+        self.refuse_unsupported(&known, topic)?;
         self.stamp(encoded, &known, send.born_host);
         if topic.topic_name.starts_with(names::RETRY_PREFIX) {
-            return self.publish_retry(send, &topic, &known, encoded);
+            return self.publish_retry(send, topic, &known, encoded, queues);
         }
-        self.store_one(send, &topic, known.delay_level, &known, encoded)
+        self.store_one(send, topic, known.delay_level, &known, encoded, queues)
     }
 
     /// Stores the messages of a batch, all or none, with consecutive offsets.
@@ -257,19 +296,20 @@ impl Broker {
         topic: &TopicConfig,
         known: &Known,
         encoded: &mut Vec<u8>,
+        queues: &mut apogee_store::Recent,
     ) -> Result<Published, Error> {
         let now = send.now;
         let group = names::group_of_retry_topic(&topic.topic_name).unwrap_or_default();
         let config = self.groups.find_or_create(group, now)?;
         let max = send.max_reconsume_times.unwrap_or(config.retry_max_times);
         if send.reconsume_times <= max && !self.locks.is_ordered(group, now) {
-            return self.store_one(send, topic, known.delay_level, known, encoded);
+            return self.store_one(send, topic, known.delay_level, known, encoded, queues);
         }
         let dead = self.topics.find_or_create(&names::dlq_topic(group), 1, false, now);
         properties::set(encoded, name::DELAY, "-1");
         let known = &Known::scan(encoded);
         let to_dead = Send { queue_id: 0, topic: &dead.topic_name, ..*send };
-        let published = self.store_one(&to_dead, &dead, 0, known, encoded)?;
+        let published = self.store_one(&to_dead, &dead, 0, known, encoded, queues)?;
         let queue_id = self.choose_queue(send, topic)?;
         Ok(Published { queue_id, key_places: None, ..published })
     }
@@ -281,6 +321,7 @@ impl Broker {
         delay_level: i32,
         known: &Known,
         encoded: &mut Vec<u8>,
+        queues: &mut apogee_store::Recent,
     ) -> Result<Published, Error> {
         let queue_id = self.choose_queue(send, topic)?;
         let message = self.message(send, topic, queue_id);
@@ -290,7 +331,7 @@ impl Broker {
             self.append_delayed(message, delay_level, encoded)?
         } else {
             let message = Message { properties: encoded, key_places, ..message };
-            self.store.append_at(&message, send.now)?
+            self.store.append_recent(&message, send.now, queues)?
         };
         if !known.wait {
             self.store.write_out()?;

@@ -29,6 +29,7 @@ pub use disk::{Disk, DiskFile, RealDisk};
 pub use documents::Documents;
 pub use error::{AppendError, Error};
 pub use frozen::Frozen;
+pub use queues::Recent;
 pub use read::{Boundary, ReadLimits, ReadResult, ReadStatus, Unit};
 pub use statistics::{Flushes, Statistics};
 pub use store::{Appended, Arrival, Batch, Recovery, Settings, Store};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread::ScopedJoinHandle;
 
 use apogee_types::QueueId;
-use apogee_types::scan::Name;
+use apogee_types::scan::{self, Name};
 use parking_lot::RwLock;
 
 use crate::consume_queue::ConsumeQueue;
@@ -37,6 +37,27 @@ pub struct Queues {
     /// Queues that are brought to the device one by one; more at once are with all else.
     flushed_singly_max: usize,
     topics: RwLock<Map<Arc<str>, Row>>,
+}
+
+/// The queues of messages that came together: to look one up takes two locked operations. To be
+/// cleared after them, since it keeps queues that are deleted meanwhile.
+#[derive(Default)]
+pub struct Recent(Vec<Arc<ConsumeQueue>>);
+
+impl Recent {
+    /// As many as a topic has, mostly.
+    const COUNT_MAX: usize = 16;
+
+    fn find(&self, topic: &str, id: QueueId) -> Option<&Arc<ConsumeQueue>> {
+        let is_it = |it: &&Arc<ConsumeQueue>| {
+            it.id == id && scan::is_same(it.topic.as_bytes(), topic.as_bytes())
+        };
+        self.0.iter().find(is_it)
+    }
+
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
 }
 
 impl Queues {
@@ -80,6 +101,24 @@ impl Queues {
     #[must_use]
     pub fn find(&self, topic: &str, id: QueueId) -> Option<Arc<ConsumeQueue>> {
         self.topics.read().get(&Name(topic))?.get(id.index())?.clone()
+    }
+
+    /// [`find_or_create`](Self::find_or_create) for one of messages that came together.
+    pub fn find_recent(
+        &self,
+        topic: &str,
+        id: QueueId,
+        recent: &mut Recent,
+    ) -> Result<Arc<ConsumeQueue>, Error> {
+        if let Some(queue) = recent.find(topic, id) {
+            return Ok(Arc::clone(queue));
+        }
+        let queue = self.find_or_create(topic, id)?;
+        if recent.0.len() == Recent::COUNT_MAX {
+            recent.clear();
+        }
+        recent.0.push(Arc::clone(&queue));
+        Ok(queue)
     }
 
     /// The queue; its files are made with its first message.

@@ -19,7 +19,7 @@ use crate::disk::Disk;
 use crate::error::{AppendError, Error};
 use crate::index::{Index, KeyHashes, TopicHash};
 use crate::queue_ends::QueueEnds;
-use crate::queues::Queues;
+use crate::queues::{Queues, Recent};
 use crate::read::{Boundary, ReadLimits, ReadResult, ReadStatus, Unit};
 use crate::watermark::Watermark;
 
@@ -230,13 +230,19 @@ impl Store {
     /// Appends a message. It can be read after the next [`dispatch`](Self::dispatch); with
     /// synchronous flush once it is on the device.
     pub fn append(&self, message: &Message<'_>) -> Result<Appended, AppendError> {
-        self.append_at(message, self.log.now_ms())
+        self.append_recent(message, self.log.now_ms(), &mut Recent::default())
     }
 
-    /// [`append`](Self::append) for who knows the time, the same for messages that came together.
-    pub fn append_at(&self, message: &Message<'_>, now: Millis) -> Result<Appended, AppendError> {
+    /// [`append`](Self::append) for one of messages that came together, which share the time and
+    /// what was looked up.
+    pub fn append_recent(
+        &self,
+        message: &Message<'_>,
+        now: Millis,
+        recent: &mut Recent,
+    ) -> Result<Appended, AppendError> {
         self.check_room()?;
-        let queue = self.queue_for_append(message)?;
+        let queue = self.queues.find_recent(message.topic, message.queue_id, recent)?;
         let keys = self.key_hashes(&queue, message);
         self.log.append(message, queue, keys, now)
     }
@@ -245,7 +251,7 @@ impl Store {
     pub fn append_batch(&self, messages: &[Message<'_>]) -> Result<Batch, AppendError> {
         let first = messages.first().ok_or(AppendError::EmptyBatch)?;
         self.check_room()?;
-        let queue = self.queue_for_append(first)?;
+        let queue = self.queues.find_or_create(first.topic, first.queue_id)?;
         let keys = |message: &Message<'_>| self.key_hashes(&queue, message);
         let keys = messages.iter().map(keys).collect();
         self.log.append_batch(messages, &queue, keys)
@@ -657,11 +663,6 @@ impl Store {
     /// Removes a topic's queues; its records stay in the log until they are too old.
     pub fn delete_topic(&self, topic: &str) -> Result<(), Error> {
         self.queues.remove_topic(topic)
-    }
-
-    fn queue_for_append(&self, message: &Message<'_>) -> Result<Arc<ConsumeQueue>, AppendError> {
-        let queue = self.queues.find_or_create(message.topic, message.queue_id);
-        Ok(queue?)
     }
 
     fn check_room(&self) -> Result<(), AppendError> {

@@ -48,8 +48,10 @@ impl Equivalent<Arc<str>> for Name<'_> {
     }
 }
 
+/// Whether they are the same; without `memcmp`, as [`Name`].
 #[inline]
-fn is_same(one: &[u8], other: &[u8]) -> bool {
+#[must_use]
+pub fn is_same(one: &[u8], other: &[u8]) -> bool {
     if one.len() != other.len() {
         return false;
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use apogee_broker::Broker;
 use apogee_broker::clients::Reply as Pushed;
-use apogee_broker::publish::{Places, Send};
+use apogee_broker::publish::{Places, Recent, Send};
 use apogee_types::properties::{self, name};
 use apogee_types::{LogOffset, SysFlag};
 use apogee_wire::remoting::header::ResponseHead;
@@ -149,7 +149,8 @@ impl Responder {
             body: &reply.body,
             now: self.broker.clock.now_ms(),
         };
-        let published = self.broker.publish(&send, &mut self.encoded).ok()?;
+        let published =
+            self.broker.publish(&send, &mut self.encoded, &mut Recent::default()).ok()?;
         self.broker.dispatch();
         let Places::One(at) = published.places else { return None };
         Some((at, published.queue_id.to_wire(), published.queue_offset.0 as i64))

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use apogee_broker::publish::Recent;
 use apogee_broker::{self as broker, Broker};
 use apogee_store::Unit;
 use apogee_types::{LogOffset, Millis, json};
@@ -41,8 +42,8 @@ pub struct Scratch {
     pub ids: String,
     /// Something was appended since the last dispatch.
     pub appended: bool,
-    /// The time, once a request of those that came together has asked for it.
-    pub now: Option<Millis>,
+    /// Of the sends that came together.
+    pub recent: Recent,
 }
 
 /// What a handler gives back.
@@ -83,7 +84,7 @@ impl Call<'_> {
     /// The time, the same for all requests that came together: to ask for it takes as long as to
     /// look up a topic.
     pub fn now(&mut self) -> Millis {
-        *self.scratch.now.get_or_insert_with(|| self.door.broker().clock.now_ms())
+        *self.scratch.recent.now.get_or_insert_with(|| self.door.broker().clock.now_ms())
     }
 
     /// Answers with an error, unless the sender wants no answer.

@@ -105,7 +105,7 @@ fn store<'a, 'b>(
             .map_err(|error| Refusal::new(ResponseCode::MESSAGE_ILLEGAL, error.to_string()))?;
         broker.publish_batch(&send, &entries)?
     } else {
-        broker.publish(&send, encoded)?
+        broker.publish(&send, encoded, &mut call.scratch.recent)?
     };
     call.scratch.appended = true;
     Ok(respond(call, &published))

@@ -49,7 +49,7 @@ impl Session for ServerSession {
     }
 
     fn after_batch(&mut self, _output: &mut Output) {
-        self.scratch.now = None;
+        self.scratch.recent.clear();
         let Some(broker) = &self.door.broker else { return };
         if broker.topics.has_changed() {
             self.door.topics_changed();
