@@ -345,9 +345,9 @@ class DoorTest extends Clients {
 
     /** The sum of a group's offsets of a topic at the broker, asked without the help of later brokers. */
     private long committedSum(String group, String topic) throws Exception {
-        DefaultMQPullConsumer member = pullConsumer(group);
-        long sum = sum(member.getDefaultMQPullConsumerImpl().getOffsetStore(), topic, ReadOffsetType.READ_FROM_STORE);
-        member.shutdown();
+        DefaultMQPullConsumer asker = outsider(group);
+        long sum = sum(asker.getDefaultMQPullConsumerImpl().getOffsetStore(), topic, ReadOffsetType.READ_FROM_STORE);
+        asker.shutdown();
         return sum;
     }
 
