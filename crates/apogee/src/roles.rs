@@ -278,10 +278,12 @@ fn flush(broker: &Broker) -> bool {
     flushed.is_ok()
 }
 
-/// Flushes synchronously, for all who are ready at the same time at once. On the thread of the
-/// doors as long as the device answers fast: waking another thread, and being woken by it, takes
-/// about as long as the device does.
+/// Flushes synchronously, for all who are ready at the same time at once. For a few messages and as
+/// long as the device answers fast, on the thread of the doors: waking another thread, and being
+/// woken by it, takes about as long as the device does. While many are flushed, the doors answer
+/// those of the flush before and read the next.
 async fn flush_for_all(broker: Arc<Broker>) {
+    const FEW: u64 = 8;
     /// What the doors may have to wait, and how many flushes are left to another thread after one
     /// that took longer.
     const FAST: Duration = Duration::from_millis(2);
@@ -297,27 +299,29 @@ async fn flush_for_all(broker: Arc<Broker>) {
         while broker.store.put_count() < gather.count && Instant::now() < gather.until {
             tokio::task::yield_now().await;
         }
-        let (began, count) = (Instant::now(), broker.store.put_count());
-        let is_flushed = if slow == 0 {
-            flush(&broker)
+        let count = broker.store.put_count();
+        let answered = count - flushed_count;
+        flushed_count = count;
+        let (is_flushed, taken) = if slow == 0 && answered <= FEW {
+            flush_timed(&broker)
         } else {
             let broker = Arc::clone(&broker);
             let flushed = tokio::task::spawn_blocking(move || {
                 let _guard = EndProcessOnPanic;
-                flush(&broker)
+                flush_timed(&broker)
             });
             // Cancelled: the process ends.
-            let Ok(is_flushed) = flushed.await else { return };
-            is_flushed
+            let Ok(flushed) = flushed.await else { return };
+            flushed
         };
-        let taken = began.elapsed();
         slow = if FAST < taken { SLOW_COUNT } else { slow.saturating_sub(1) };
         // Only what has just reached the device may be seen.
         broker.dispatch();
-        let answered = count - flushed_count;
-        flushed_count = count;
-        let (expected, wait) =
-            if 0 < slow { (answered, taken / 16) } else { (answered / 2, taken / 2) };
+        let (expected, wait) = match answered {
+            all if 0 < slow => (all, taken / 16),
+            few if few <= FEW => (few / 2, taken / 2),
+            many => (many * 3 / 4, taken * 3 / 2),
+        };
         gather =
             Gather { until: Instant::now() + wait, count: broker.store.put_count() + expected };
         if !is_flushed {
@@ -326,10 +330,16 @@ async fn flush_for_all(broker: Arc<Broker>) {
     }
 }
 
+/// [`flush`], and how long it took.
+fn flush_timed(broker: &Broker) -> (bool, Duration) {
+    let began = Instant::now();
+    (flush(broker), began.elapsed())
+}
+
 /// Who was just answered mostly sends again at once. If the next flush does not wait for them for a
 /// moment, they wait for two. With a slow device that is most of their time, so all are waited for;
-/// with a fast one half of them, so that flushes serve enough and a message that comes alone waits
-/// for nobody.
+/// with a fast one most of them, or half of a few, so that flushes serve enough and a message that
+/// comes alone waits for nobody.
 struct Gather {
     until: Instant,
     /// Messages since the start, once they are back.
