@@ -141,7 +141,8 @@ impl Pump<'_> {
                         }
                         return Err(closed);
                     }
-                    self.quick.has_answered = is_prompt;
+                    // Who was sent much has work to do with it, and comes back when it is done.
+                    self.quick.has_answered = is_prompt && !self.was_bulky;
                 }
             }
             let limit = self.input.partial_since.map(|since| since + FRAME_TIME);
