@@ -283,6 +283,7 @@ fn flush(broker: &Broker) -> bool {
 /// woken by it, takes about as long as the device does. While many are flushed, the doors answer
 /// those of the flush before and read the next.
 async fn flush_for_all(broker: Arc<Broker>) {
+    /// Messages that are flushed on the thread of the doors at most.
     const FEW: u64 = 8;
     /// What the doors may have to wait, and how many flushes are left to another thread after one
     /// that took longer.

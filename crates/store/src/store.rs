@@ -230,7 +230,10 @@ impl Store {
     /// Appends a message. It can be read after the next [`dispatch`](Self::dispatch); with
     /// synchronous flush once it is on the device.
     pub fn append(&self, message: &Message<'_>) -> Result<Appended, AppendError> {
-        self.append_recent(message, self.log.now_ms(), &mut Recent::default())
+        self.check_room()?;
+        let queue = self.queues.find_or_create(message.topic, message.queue_id)?;
+        let keys = self.key_hashes(&queue, message);
+        self.log.append(message, queue, keys, self.log.now_ms())
     }
 
     /// [`append`](Self::append) for one of messages that came together, which share the time and
