@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use apogee_net::{Admission, Closed, Outbox, Session, Stream, Transport, pump};
 use apogee_types::json;
-use apogee_wire::output::{Output, REFERENCE_LEN_MIN};
+use apogee_wire::output::Output;
 use apogee_wire::remoting::{
     ExtFields, FieldIndex, Fields, FrameRef, Header, HeaderEncoding, Request, RequestHead,
     ResponseCode, ResponseHead,
@@ -257,6 +257,9 @@ impl<R: Request> RequestFrame<R> {
         Self { opaque, head: output.bytes, body, request: PhantomData }
     }
 }
+
+/// From this length on a body is referenced; below, a copy is cheaper (measured).
+const REFERENCE_LEN_MIN: usize = 4096;
 
 impl<R> RequestFrame<R> {
     fn write(&self, output: &mut Output) {

@@ -14,7 +14,7 @@ use crate::consume_queue::ConsumeQueue;
 use crate::disk::{Disk, DiskFile};
 use crate::error::{AppendError, Error};
 use crate::index::KeyHashes;
-use crate::read::Unit;
+use crate::read::{RecordReader, Unit};
 use crate::segments::Segments;
 use crate::statistics::Flushes;
 use crate::store::{Appended, Batch, Settings};
@@ -335,21 +335,8 @@ impl CommitLog {
         }
     }
 
-    pub(crate) fn copy(&self, unit: &Unit, out: &mut Vec<u8>) {
-        if let Some((file, place)) = self.locate(unit) {
-            file.append_to(place, unit.len as usize, out);
-        }
-    }
-
     pub(crate) fn slice(&self, unit: &Unit) -> Option<Bytes> {
-        let (file, place) = self.locate(unit)?;
-        Some(file.slice(place, unit.len as usize))
-    }
-
-    /// Where a unit's record lies. A queue file that is damaged may say anything.
-    fn locate(&self, unit: &Unit) -> Option<(Arc<dyn DiskFile>, u64)> {
-        let (file, place) = self.segments.locate(unit.at.0)?;
-        (place + u64::from(unit.len) <= file.len()).then_some((file, place))
+        RecordReader::new(&self.segments).slice(unit)
     }
 
     pub(crate) fn record_at(&self, at: LogOffset) -> Option<Bytes> {

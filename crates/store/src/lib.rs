@@ -30,7 +30,7 @@ pub use documents::Documents;
 pub use error::{AppendError, Error};
 pub use frozen::Frozen;
 pub use queues::Recent;
-pub use read::{Boundary, ReadLimits, ReadResult, ReadStatus, Unit};
+pub use read::{Boundary, ReadLimits, ReadResult, ReadStatus, RecordReader, Unit};
 pub use statistics::{Flushes, Statistics};
 pub use store::{Appended, Arrival, Batch, Recovery, Settings, Store};
 pub use view::View;

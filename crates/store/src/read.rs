@@ -1,6 +1,12 @@
 //! What a read of a queue asks for and gives. Spec `store.md` 11.
 
+use std::sync::Arc;
+
 use apogee_types::{LogOffset, QueueOffset};
+use bytes::Bytes;
+
+use crate::disk::DiskFile;
+use crate::segments::Segments;
 
 /// A message in a queue: where its record lies, how long it is, and its tag code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +21,46 @@ impl Unit {
     #[must_use]
     pub fn end(&self) -> LogOffset {
         LogOffset(self.at.0.saturating_add(u64::from(self.len)))
+    }
+}
+
+/// Gives the records of units, one after the other: the file that the last one lay in is at hand.
+pub struct RecordReader<'s> {
+    log: &'s Segments,
+    /// The file, and the offset of its first byte.
+    file: Option<(Arc<dyn DiskFile>, u64)>,
+}
+
+impl<'s> RecordReader<'s> {
+    pub(crate) fn new(log: &'s Segments) -> Self {
+        Self { log, file: None }
+    }
+
+    /// Appends the record to `out`, if there still is one.
+    pub fn copy(&mut self, unit: &Unit, out: &mut Vec<u8>) {
+        if let Some((file, place)) = self.locate(unit) {
+            file.append_to(place, unit.len as usize, out);
+        }
+    }
+
+    /// The record, not copied.
+    pub fn slice(&mut self, unit: &Unit) -> Option<Bytes> {
+        let (file, place) = self.locate(unit)?;
+        Some(file.slice(place, unit.len as usize))
+    }
+
+    /// Where the record lies. A queue file that is damaged may say anything.
+    fn locate(&mut self, unit: &Unit) -> Option<(&dyn DiskFile, u64)> {
+        let place_in = |(file, start): &(Arc<dyn DiskFile>, u64)| {
+            let place = unit.at.0.checked_sub(*start)?;
+            (place.checked_add(u64::from(unit.len))? <= file.len()).then_some(place)
+        };
+        if self.file.as_ref().and_then(place_in).is_none() {
+            let (file, place) = self.log.locate(unit.at.0)?;
+            self.file = Some((file, unit.at.0 - place));
+        }
+        let place = self.file.as_ref().and_then(place_in)?;
+        Some((&*self.file.as_ref()?.0, place))
     }
 }
 
@@ -72,4 +118,37 @@ pub struct ReadResult {
 pub enum Boundary {
     Lower,
     Upper,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::disk::{Disk, RealDisk};
+
+    #[test]
+    fn records_are_found_in_any_order_and_none_outside_the_files() {
+        const LEN: u64 = 4096;
+        let dir = tempfile::tempdir().unwrap();
+        for start in [LEN, 2 * LEN] {
+            let file = RealDisk.open(&dir.path().join(format!("{start:020}")), LEN).unwrap();
+            file.write_at(100, &[(start / LEN) as u8; 50]);
+        }
+        let log = Segments::open(Arc::new(RealDisk), dir.path(), LEN, "").unwrap();
+        let mut records = RecordReader::new(&log);
+        let unit = |at, len| Unit { at: LogOffset(at), len, tags_code: 0 };
+        for number in [1, 1, 2, 1, 2] {
+            let whole = unit(number * LEN + 100, 50);
+            let mut copied = Vec::new();
+            records.copy(&whole, &mut copied);
+            assert_eq!(copied, [number as u8; 50]);
+            assert_eq!(records.slice(&whole).unwrap(), copied);
+            // Those that only a damaged queue has.
+            let damaged = [(0, 50), (2 * LEN - 9, 10), (3 * LEN, 1), (u64::MAX, u32::MAX)];
+            for unit in damaged.map(|(at, len)| unit(at, len)) {
+                assert_eq!(records.slice(&unit), None, "{unit:?}");
+            }
+        }
+    }
 }

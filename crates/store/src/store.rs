@@ -20,7 +20,7 @@ use crate::error::{AppendError, Error};
 use crate::index::{Index, KeyHashes, TopicHash};
 use crate::queue_ends::QueueEnds;
 use crate::queues::{Queues, Recent};
-use crate::read::{Boundary, ReadLimits, ReadResult, ReadStatus, Unit};
+use crate::read::{Boundary, ReadLimits, ReadResult, ReadStatus, RecordReader, Unit};
 use crate::watermark::Watermark;
 
 /// How a store is made.
@@ -578,15 +578,10 @@ impl Store {
         })
     }
 
-    /// Appends the record of a unit to `out`.
-    pub fn copy(&self, unit: &Unit, out: &mut Vec<u8>) {
-        self.log.copy(unit, out);
-    }
-
-    /// The record of a unit, not copied.
+    /// For the records of what was read.
     #[must_use]
-    pub fn slice(&self, unit: &Unit) -> Option<Bytes> {
-        self.log.slice(unit)
+    pub fn records(&self) -> RecordReader<'_> {
+        RecordReader::new(&self.log.segments)
     }
 
     /// The record at a place, if a whole one lies there and may be seen.

@@ -489,12 +489,13 @@ impl History {
             let in_bounds = |it: &&Stored| bounds.contains(&it.offset);
             let expected: Vec<_> = self.in_queue(topic, queue).filter(in_bounds).collect();
             let by_place: BTreeMap<_, _> = expected.iter().map(|it| (it.at, *it)).collect();
+            let mut records = store.records();
             for unit in &units {
                 let stored = by_place.get(&unit.at);
                 let stored = stored.unwrap_or_else(|| panic!("{topic} {queue}: {unit:?}"));
                 assert_eq!(stored.end, unit.end());
                 assert!(self.flush == FlushMode::Async || stored.end <= self.flushed);
-                let bytes = match store.slice(unit) {
+                let bytes = match records.slice(unit) {
                     None if unit.at < store.log_min() => continue,
                     bytes => bytes.unwrap(),
                 };

@@ -83,7 +83,7 @@ impl Golden {
             let offset = QueueOffset(number(it, "queue_offset") as u64);
             let unit = store.unit(topic, queue, offset).unwrap();
             let unit = unit.unwrap_or_else(|| panic!("lacks {it}"));
-            let bytes = store.slice(&unit).unwrap();
+            let bytes = store.records().slice(&unit).unwrap();
             check_record(&Record::parse(&bytes).unwrap(), it);
             assert_eq!(store.record_at(unit.at).unwrap().unwrap(), bytes);
             assert_eq!(store.stored_ms(topic, queue, offset), Some(number(it, "stored")));

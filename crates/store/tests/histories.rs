@@ -193,7 +193,7 @@ impl History {
                 let stored = stored.unwrap_or_else(|| panic!("seed {seed}: {unit:?} is unknown"));
                 assert_eq!((unit.at, unit.at.plus(unit.len.into())), (stored.at, stored.end));
                 assert!(self.flush == FlushMode::Async || stored.end <= visible, "seed {seed}");
-                let bytes = store.slice(&unit).unwrap();
+                let bytes = store.records().slice(&unit).unwrap();
                 let record = Record::parse(&bytes).unwrap();
                 assert_eq!((record.body, record.at), (&stored.body[..], stored.at), "seed {seed}");
                 record.check_body().unwrap();

@@ -49,8 +49,9 @@ fn check(store: &Store, root: &Path, rounds: u64) {
         assert_eq!(units.len() as u64, rounds, "{topic} {queue}");
         let last = store.unit(&topic, queue, QueueOffset(rounds - 1)).unwrap();
         assert_eq!(last, units.last().copied());
+        let mut records = store.records();
         for unit in units {
-            let bytes = store.slice(&unit).unwrap();
+            let bytes = records.slice(&unit).unwrap();
             let record = apogee_types::record::Record::parse(&bytes).unwrap();
             assert_eq!((record.topic, record.queue_id), (&*topic, queue));
         }

@@ -2,10 +2,6 @@
 
 use bytes::Bytes;
 
-/// From this length on a piece is referenced instead of copied. Measured (`dependencies.md`):
-/// below, a copy into the connection's buffer is cheaper than one more `iovec`.
-pub const REFERENCE_LEN_MIN: usize = 4096;
-
 /// Bytes on their way out, in order. Reused for every batch of a connection.
 #[derive(Debug, Default)]
 pub struct Output {
@@ -46,6 +42,12 @@ impl Output {
         self.bytes.clear();
         self.pieces.clear();
         self.pieces_len = 0;
+    }
+
+    /// Everything, if nothing is referenced.
+    #[must_use]
+    pub fn as_slice(&self) -> Option<&[u8]> {
+        self.pieces.is_empty().then_some(&self.bytes)
     }
 
     /// The slices from byte `from` on, in order, at most as many as `slices` holds; returns how
@@ -101,6 +103,7 @@ mod tests {
         output.bytes.extend_from_slice(b"gh");
         output.reference(Bytes::from_static(b"i"));
         assert_eq!(output.len(), 9);
+        assert_eq!(output.as_slice(), None);
         for from in 0..=9 {
             let mut slices = [IoSlice::new(b""); 8];
             let count = output.slices(from, &mut slices);

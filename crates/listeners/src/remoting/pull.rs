@@ -5,9 +5,9 @@ use std::sync::Arc;
 use apogee_broker::Broker;
 use apogee_broker::pull::{Admitted, Expression, Pull, PullStatus, Pulled};
 use apogee_broker::waiters::Waiter;
-use apogee_store::{ReadStatus, Store, Unit};
+use apogee_store::{ReadStatus, Unit};
 use apogee_types::Millis;
-use apogee_wire::output::{Output, REFERENCE_LEN_MIN};
+use apogee_wire::output::Output;
 use apogee_wire::remoting::header::ResponseHead;
 use apogee_wire::remoting::requests::{LitePullMessage, PullMessage, PullMessageResponse};
 use apogee_wire::remoting::{Fields, ResponseCode};
@@ -202,16 +202,18 @@ impl Parked {
     }
 }
 
+/// From this length on a record is referenced. A reference saves one copy from memory that no cache
+/// has, and costs as much as to copy some 500 bytes (measured: docs/benchmarks.md).
+const REFERENCE_LEN_MIN: u32 = 1024;
+
 /// Appends records: small ones copied, large ones referenced.
 pub(super) fn write_records(broker: &Broker, units: &[Unit], output: &mut Output) {
-    let store: &Store = &broker.store;
+    let mut records = broker.store.records();
     for unit in units {
-        if REFERENCE_LEN_MIN <= unit.len as usize {
-            if let Some(record) = store.slice(unit) {
-                output.reference(record);
-            }
-        } else {
-            store.copy(unit, &mut output.bytes);
+        if unit.len < REFERENCE_LEN_MIN {
+            records.copy(unit, &mut output.bytes);
+        } else if let Some(record) = records.slice(unit) {
+            output.reference(record);
         }
     }
 }

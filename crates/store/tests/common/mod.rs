@@ -194,10 +194,14 @@ pub fn check_served(store: &Store, sent: &[Sent]) {
         let found: Vec<_> = read_all(store, &topic, queue).iter().map(|it| it.at).collect();
         assert_eq!(found, expected, "{topic} {queue}");
     }
+    let mut records = store.records();
+    let mut copied = Vec::new();
     for it in sent {
         let unit = store.unit(&it.topic, it.queue, it.offset).unwrap().unwrap();
         assert_eq!(unit.at, it.at, "{it:?}");
-        let bytes = store.slice(&unit).unwrap();
+        let bytes = records.slice(&unit).unwrap();
+        records.copy(&unit, &mut copied);
+        assert_eq!(std::mem::take(&mut copied), bytes);
         let record = Record::parse(&bytes).unwrap();
         assert_eq!((record.body, record.at, record.topic), (&it.body[..], it.at, &*it.topic));
         assert_eq!(store.record_at(it.at).unwrap().unwrap(), bytes);
