@@ -202,7 +202,9 @@ pub(crate) fn sizes(root: &Path) -> Result<Option<(u32, u32)>, Error> {
     Ok(None)
 }
 
-/// The only numbers with which the last entry is where the header says, and its slot leads to it.
+/// The numbers with which the last entry is where the header says, and its slot leads to it. With
+/// fewer slots an entry before it may seem to be the last, as a record has several; with more slots
+/// what comes after it does not.
 fn guess(file: &dyn crate::disk::DiskFile) -> Option<(u32, u32)> {
     let bytes = file.slice(0, file.len() as usize);
     let header = Header::decode(bytes.first_chunk()?);
@@ -221,7 +223,28 @@ fn guess(file: &dyn crate::disk::DiskFile) -> Option<(u32, u32)> {
     };
     let slots =
         (1..=room / SLOT_LEN).filter(|count| (room - count * SLOT_LEN).is_multiple_of(ENTRY_LEN));
-    let slot_count = slots.map(|count| count as u32).filter(|_| 0 < last).find(is_right)?;
+    let slot_count = slots.map(|count| count as u32).filter(|_| 0 < last).rfind(is_right)?;
     let entry_count = (room - u64::from(slot_count) * SLOT_LEN) / ENTRY_LEN;
     Some((slot_count, entry_count as u32))
+}
+
+#[cfg(test)]
+mod tests {
+    use apogee_types::LogOffset;
+
+    use super::*;
+
+    #[test]
+    fn the_sizes_of_index_files_are_found_whatever_is_in_them() {
+        const SIZES: (u32, u32) = (100, 400);
+        let dir = tempfile::tempdir().unwrap();
+        let index = Index::open(Arc::new(RealDisk), dir.path(), SIZES, None).unwrap();
+        for number in 0..300 {
+            let properties = format!("UNIQ_KEY\x01u{number}\x02KEYS\x01k{number} all\x02");
+            let hashes = TopicHash::of("t").keys(properties.as_bytes());
+            index.put(&hashes, LogOffset(231 * number), 1_700_000_000_000).unwrap();
+            index.settle().unwrap();
+            assert_eq!(sizes(dir.path()).unwrap(), Some(SIZES), "{number}");
+        }
+    }
 }
