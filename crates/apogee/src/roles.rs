@@ -126,15 +126,23 @@ async fn serve(
     listeners: Vec<Box<dyn Listener>>,
     greet: impl FnOnce(),
 ) -> anyhow::Result<()> {
+    // A name server has no backlog.
+    let backlog = door.broker.is_some().then(backlog_runtime).transpose()?;
     let mut doors = JoinSet::new();
     for listener in listeners {
-        doors.spawn(Arc::clone(door).accept(listener));
+        let backlog = backlog.as_ref().map(|runtime| runtime.handle().clone());
+        doors.spawn(Arc::clone(door).accept(listener, backlog));
     }
     doors.spawn(sweep(Arc::clone(door)));
     greet();
     let signal = machine::stop_requested().await?;
     tracing::info!(signal, "stopping");
     doors.shutdown().await;
+    if let Some(backlog) = backlog {
+        // What is under way there ends before the store is closed.
+        let end = || backlog.shutdown_timeout(Duration::from_secs(1));
+        tokio::task::spawn_blocking(end).await?;
+    }
     Ok(())
 }
 
@@ -379,14 +387,22 @@ fn run(role: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     runtime()?.block_on(role)
 }
 
-/// Leaves one core to the steps.
 fn runtime() -> io::Result<Runtime> {
+    runtime_builder("doors").build()
+}
+
+/// For connections that read a backlog. They may wait for the disk, and use what the doors leave of
+/// the processor.
+fn backlog_runtime() -> io::Result<Runtime> {
+    runtime_builder("backlog").on_thread_start(machine::let_others_go_first).build()
+}
+
+/// Leaves one core to the steps.
+fn runtime_builder(thread_name: &str) -> tokio::runtime::Builder {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(cores.saturating_sub(1).max(1))
-        .thread_name("doors")
-        .enable_all()
-        .build()
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(cores.saturating_sub(1).max(1)).thread_name(thread_name).enable_all();
+    builder
 }
 
 /// The port that is configured, and the one that clients before 4.9 derive from it.

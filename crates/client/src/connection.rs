@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use apogee_net::{Admission, Closed, Outbox, Session, Stream, Transport, pump};
+use apogee_net::{Admission, Closed, Lane, Outbox, Session, Stream, Transport, pump};
 use apogee_types::json;
 use apogee_wire::output::Output;
 use apogee_wire::remoting::{
@@ -457,7 +457,8 @@ impl Connections {
             let mut session =
                 ClientSession { calls: Arc::clone(&calls), listeners, index: Vec::new() };
             let _ended = End(calls);
-            let closed = pump(stream, &mut session, &outbox, &admission, IDLE).await;
+            let lane = Lane::default();
+            let closed = pump(stream, &mut session, &outbox, &admission, &lane, IDLE).await;
             tracing::debug!(%addr, %closed, "connection ended");
         });
         Ok(connection)

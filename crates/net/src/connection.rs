@@ -11,11 +11,10 @@ use apogee_types::limits::FRAME_LEN_MAX;
 use apogee_wire::output::Output;
 use apogee_wire::remoting::frame::{self, FrameError, FrameRef};
 use tokio::io::ReadBuf;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::admission::FREE_LEN;
-use crate::{Admission, Outbox, Stream};
+use crate::{Admission, Lane, Outbox, Stream};
 
 /// One side of a connection: what to do with frames. Servers and clients are the two kinds.
 pub trait Session: Send {
@@ -25,6 +24,12 @@ pub trait Session: Send {
 
     /// All frames that one read brought were taken; their answers are about to be written.
     fn after_batch(&mut self, _output: &mut Output) {}
+
+    /// Whether the last batch was a part of a backlog: the peer will ask for more at once, and it
+    /// may take long to get it.
+    fn reads_backlog(&mut self) -> bool {
+        false
+    }
 
     /// Appends answers that became ready since, and registers to be woken for the others.
     fn poll_ready(&mut self, _cx: &mut Context<'_>, _output: &mut Output) {}
@@ -60,14 +65,16 @@ const FRAME_TIME: Duration = Duration::from_secs(60);
 const BUSY_PAUSE: Duration = Duration::from_millis(20);
 
 /// A connection begins with a buffer this small, so that thousands of idle ones cost little.
-const READ_LEN_MIN: usize = 4 * 1024;
+const READ_LEN_MIN: usize = 2 * 1024;
 /// What one read may bring at most, unless a frame is longer.
 const READ_LEN_MAX: usize = 256 * 1024;
 /// Answers beyond this are written before further requests are taken: a small request can have an
 /// answer a thousand times as long, and a peer may send thousands without reading.
 const OUTPUT_LEN_MAX: usize = 1024 * 1024;
-/// Answers from here on are a backlog, most likely.
-const BULKY_LEN_MIN: usize = 4 * 1024;
+/// Who is sent so many bytes at once has work to do with them.
+const MUCH_LEN_MIN: usize = 4 * 1024;
+/// Who reads a backlog is at its end after so many batches without.
+const BACKLOG_PAUSE_MAX: u32 = 32;
 
 /// Pieces of one write. Eight pulls of 32 records are 264; the kernel takes 1024.
 const SLICES_MAX: usize = 512;
@@ -91,6 +98,7 @@ pub async fn pump(
     session: &mut dyn Session,
     outbox: &Outbox,
     admission: &Arc<Admission>,
+    lane: &Lane,
     idle: Duration,
 ) -> Closed {
     let mut pump = Pump {
@@ -99,7 +107,8 @@ pub async fn pump(
         output: Output::default(),
         heard: Instant::now(),
         quick: Quick::default(),
-        was_bulky: false,
+        lane,
+        backlog_left: 0,
         idle,
     };
     let closed = match pump.run(session, outbox).await {
@@ -119,8 +128,9 @@ struct Pump<'s> {
     /// When bytes last moved in either direction.
     heard: Instant,
     quick: Quick,
-    /// The last answers were long.
-    was_bulky: bool,
+    lane: &'s Lane,
+    /// More than zero while the peer reads a backlog.
+    backlog_left: u32,
     idle: Duration,
 }
 
@@ -133,19 +143,18 @@ impl Pump<'_> {
             let is_prompt = self.output.is_empty();
             let mut is_more = true;
             while is_more {
-                let mut turn = self.turn().await;
                 is_more = self.take_frames(session)?;
                 session.after_batch(&mut self.output);
                 if !self.output.is_empty() {
-                    self.was_bulky = BULKY_LEN_MIN <= self.output.len();
-                    if let Err(closed) = self.write(&mut turn).await {
+                    let is_little = self.output.len() < MUCH_LEN_MIN;
+                    if let Err(closed) = self.write().await {
                         if let Closed::Io(_) = closed {
                             self.take_rest(session).await;
                         }
                         return Err(closed);
                     }
-                    // Who was sent much has work to do with it, and comes back when it is done.
-                    self.quick.has_answered = is_prompt && !self.was_bulky;
+                    self.quick.has_answered = is_prompt && is_little;
+                    self.choose_lane(session.reads_backlog()).await;
                 }
             }
             let limit = self.input.partial_since.map(|since| since + FRAME_TIME);
@@ -155,18 +164,14 @@ impl Pump<'_> {
         }
     }
 
-    /// Lets others go first if this connection is one that is sent much: a small request, as a send
-    /// is, should not wait until each of a hundred consumers has been sent its next part of a
-    /// backlog.
-    async fn turn(&mut self) -> Option<OwnedSemaphorePermit> {
-        if !self.was_bulky {
-            return None;
+    /// Goes where backlogs are served, or comes back from there.
+    async fn choose_lane(&mut self, reads_backlog: bool) {
+        let left = self.backlog_left.saturating_sub(1);
+        self.backlog_left = if reads_backlog { BACKLOG_PAUSE_MAX } else { left };
+        if self.lane.change(0 < self.backlog_left).await {
+            // Without it the other runtime goes on waking us, which only takes longer.
+            let _ = self.stream.move_here();
         }
-        let (turn, others_first) = self.input.admission.bulky_turn().await;
-        if others_first {
-            tokio::task::yield_now().await;
-        }
-        Some(turn)
     }
 
     /// Waits until there is something to take or to write.
@@ -276,8 +281,8 @@ impl Pump<'_> {
         }
     }
 
-    /// Writes all of the output, with one call if the socket takes it; else it is others' turn.
-    async fn write(&mut self, turn: &mut Option<OwnedSemaphorePermit>) -> Result<(), Closed> {
+    /// Writes all of the output, with one call if the socket takes it.
+    async fn write(&mut self) -> Result<(), Closed> {
         let idle = self.idle;
         let mut written = 0;
         while written < self.output.len() {
@@ -287,7 +292,6 @@ impl Pump<'_> {
             let len = match tried {
                 Poll::Ready(len) => len?,
                 Poll::Pending => {
-                    *turn = None;
                     tokio::time::timeout(idle, write).await.map_err(|_| Closed::Idle(idle))??
                 }
             };
@@ -436,7 +440,10 @@ mod tests {
     use super::*;
     use std::net::SocketAddr;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc;
     use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
+
+    use crate::{Tcp, Transport, lane};
 
     #[test]
     fn a_peer_is_waited_for_awake_only_while_it_is_quick() {
@@ -534,18 +541,18 @@ mod tests {
 
     const IDLE: Duration = Duration::from_secs(90);
 
-    async fn serve(stream: DuplexStream, answer_len: usize) -> (Closed, usize) {
+    async fn serve_generously(stream: DuplexStream, answer_len: usize) -> (Closed, usize) {
         let mut session = Generous { answer_len, output_len_max: 0 };
         let (outbox, admission) = (Outbox::default(), Arc::default());
         let pipe = Box::new(Pipe(stream));
-        let closed = pump(pipe, &mut session, &outbox, &admission, IDLE).await;
+        let closed = pump(pipe, &mut session, &outbox, &admission, &Lane::default(), IDLE).await;
         (closed, session.output_len_max)
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_byte_a_second_is_cut_off_when_its_frame_has_had_its_time() {
         let (mut ours, theirs) = tokio::io::duplex(64);
-        let served = tokio::spawn(serve(theirs, 1));
+        let served = tokio::spawn(serve_generously(theirs, 1));
         let began = Instant::now();
         ours.write_all(b"\0\x40\0\0\0\0\0\x02{}").await.unwrap();
         while ours.write_all(b"x").await.is_ok() {
@@ -560,7 +567,7 @@ mod tests {
     async fn who_says_nothing_is_cut_off_when_the_time_that_was_set_has_passed() {
         let (_ours, theirs) = tokio::io::duplex(64);
         let began = Instant::now();
-        assert!(matches!(serve(theirs, 1).await.0, Closed::Idle(IDLE)));
+        assert!(matches!(serve_generously(theirs, 1).await.0, Closed::Idle(IDLE)));
         assert_eq!(began.elapsed().as_secs(), 90);
     }
 
@@ -568,58 +575,99 @@ mod tests {
     async fn who_asks_for_much_and_reads_nothing_is_not_answered_beyond_a_bound_and_cut_off() {
         let (mut ours, theirs) = tokio::io::duplex(1 << 20);
         ours.write_all(&FRAME.repeat(5000)).await.unwrap();
-        let (closed, output_len_max) = serve(theirs, 256 * 1024).await;
+        let (closed, output_len_max) = serve_generously(theirs, 256 * 1024).await;
         assert!(matches!(closed, Closed::Idle(_)), "{closed}");
         assert!(output_len_max <= OUTPUT_LEN_MAX + 256 * 1024, "{output_len_max} bytes");
     }
 
-    /// Answers with so many bytes, and counts how often all of its kind have.
-    struct Counting(usize, Arc<AtomicUsize>);
+    /// Takes each frame for the next of these, and says on which thread.
+    struct Reader {
+        asks: std::vec::IntoIter<Ask>,
+        was_backlog: bool,
+        threads: mpsc::Sender<String>,
+        may_go_on: mpsc::Receiver<()>,
+    }
 
-    impl Session for Counting {
+    #[derive(Clone, Copy, PartialEq)]
+    enum Ask {
+        Backlog,
+        /// Answered only once that is allowed.
+        SlowBacklog,
+        Other,
+    }
+
+    impl Session for Reader {
         fn on_frame(&mut self, _: &FrameRef<'_>, output: &mut Output) -> Result<(), Closed> {
-            self.1.fetch_add(1, Ordering::Relaxed);
-            output.bytes.resize(output.bytes.len() + self.0, 0);
+            let thread = std::thread::current().name().map(str::to_owned);
+            self.threads.send(thread.unwrap()).unwrap();
+            let ask = self.asks.next().unwrap();
+            if ask == Ask::SlowBacklog {
+                self.may_go_on.recv_timeout(Duration::from_secs(10)).unwrap();
+            }
+            self.was_backlog = ask != Ask::Other;
+            output.bytes.push(0);
             Ok(())
+        }
+
+        fn reads_backlog(&mut self) -> bool {
+            self.was_backlog
         }
     }
 
-    #[tokio::test]
-    async fn a_small_request_does_not_wait_for_all_who_are_sent_much() {
-        const BULKY: usize = 100;
-        let admission = Arc::<Admission>::default();
-        let connect = |answer_len: usize, served: &Arc<AtomicUsize>| {
-            let (ours, theirs) = tokio::io::duplex(1 << 20);
-            let mut session = Counting(answer_len, Arc::clone(served));
-            let admission = Arc::clone(&admission);
-            tokio::spawn(async move {
-                let outbox = Outbox::default();
-                pump(Box::new(Pipe(theirs)), &mut session, &outbox, &admission, IDLE).await
-            });
-            ours
+    #[test]
+    fn who_reads_a_backlog_holds_up_nobody_and_comes_back_after_it() {
+        const DOORS: &str = "doors";
+        const BACKLOG: &str = "backlog";
+        let runtime = |name: &str| {
+            let mut builder = tokio::runtime::Builder::new_multi_thread();
+            builder.worker_threads(1).thread_name(name).enable_all().build().unwrap()
         };
-        let bulky_count = Arc::default();
-        for _ in 0..BULKY {
-            let mut ours = connect(2 * BULKY_LEN_MIN, &bulky_count);
-            tokio::spawn(async move {
-                let mut answer = [0; 2 * BULKY_LEN_MIN];
-                loop {
-                    ours.write_all(FRAME).await.unwrap();
-                    ours.read_exact(&mut answer).await.unwrap();
+        let (doors, backlog) = (runtime(DOORS), runtime(BACKLOG));
+        let mut asks = vec![Ask::Backlog, Ask::SlowBacklog];
+        asks.resize(2 + BACKLOG_PAUSE_MAX as usize + 2, Ask::Other);
+        let (threads, seen) = mpsc::channel();
+        let (go_on, may_go_on) = mpsc::channel();
+        let (taken, was_backlog) = (asks.clone().into_iter(), false);
+        let mut session = Reader { asks: taken, was_backlog, threads, may_go_on };
+        doors.block_on(async {
+            let mut listener = Tcp.listen(([127, 0, 0, 1], 0).into()).await.unwrap();
+            let addr = listener.local_addr().to_string();
+            let mut ours = Tcp.dial(&addr).await.unwrap();
+            let theirs = listener.accept().await.unwrap();
+            let serve = |lane: Arc<Lane>| async move {
+                let (outbox, admission) = (Outbox::default(), Arc::default());
+                pump(theirs, &mut session, &outbox, &admission, &lane, IDLE).await;
+            };
+            let served = tokio::spawn(lane::run(Some(backlog.handle().clone()), serve));
+            let (mut other, other_served) = tokio::io::duplex(64);
+            tokio::spawn(async move { serve_generously(other_served, 1).await });
+            for ask in asks {
+                ours.write_all(FRAME).await.unwrap();
+                if ask == Ask::SlowBacklog {
+                    other.write_all(FRAME).await.unwrap();
+                    other.read_exact(&mut [0]).await.unwrap();
+                    go_on.send(()).unwrap();
                 }
-            });
-        }
-        let mut small = connect(1, &Arc::default());
-        let mut between = 0;
-        for round in 0..20 {
-            let before = bulky_count.load(Ordering::Relaxed);
-            small.write_all(FRAME).await.unwrap();
-            small.read_exact(&mut [0]).await.unwrap();
-            if 10 <= round {
-                between = between.max(bulky_count.load(Ordering::Relaxed) - before);
+                ours.read_exact(&mut [0]).await.unwrap();
             }
+            drop(ours);
+            served.await.unwrap();
+        });
+        let mut expected = vec![DOORS];
+        expected.resize(2 + BACKLOG_PAUSE_MAX as usize, BACKLOG);
+        expected.extend([DOORS, DOORS]);
+        assert_eq!(seen.iter().collect::<Vec<_>>(), expected);
+        backlog.shutdown_background();
+    }
+
+    /// Counts frames, of all its kind, and answers nothing.
+    struct Counting(Arc<AtomicUsize>);
+
+    impl Session for Counting {
+        fn on_frame(&mut self, _: &FrameRef<'_>, _: &mut Output) -> Result<(), Closed> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Ok(())
         }
-        assert!(0 < between && between < BULKY / 4, "{between} were served before it");
     }
 
     #[tokio::test]
@@ -630,8 +678,10 @@ mod tests {
         let count = Arc::default();
         let (outbox, admission) = (Outbox::default(), Arc::default());
         outbox.put(|output| output.bytes.extend_from_slice(b"a parked answer"));
-        let mut session = Counting(0, Arc::clone(&count));
-        let closed = pump(Box::new(Pipe(theirs)), &mut session, &outbox, &admission, IDLE).await;
+        let mut session = Counting(Arc::clone(&count));
+        let closed =
+            pump(Box::new(Pipe(theirs)), &mut session, &outbox, &admission, &Lane::default(), IDLE)
+                .await;
         assert!(matches!(closed, Closed::Io(_)), "{closed}");
         assert_eq!(count.load(Ordering::Relaxed), 3);
     }
@@ -656,7 +706,9 @@ mod tests {
         ours.shutdown().await.unwrap();
         let (outbox, admission) = (Outbox::default(), Arc::default());
         let mut session = Pieces(COUNT);
-        let closed = pump(Box::new(Pipe(theirs)), &mut session, &outbox, &admission, IDLE).await;
+        let closed =
+            pump(Box::new(Pipe(theirs)), &mut session, &outbox, &admission, &Lane::default(), IDLE)
+                .await;
         assert!(matches!(closed, Closed::ByPeer), "{closed}");
         let mut answer = Vec::new();
         ours.read_to_end(&mut answer).await.unwrap();
@@ -667,7 +719,7 @@ mod tests {
     #[tokio::test]
     async fn what_did_not_fit_one_output_is_answered_with_the_next() {
         let (mut ours, theirs) = tokio::io::duplex(1 << 20);
-        let served = tokio::spawn(serve(theirs, 256 * 1024));
+        let served = tokio::spawn(serve_generously(theirs, 256 * 1024));
         ours.write_all(&FRAME.repeat(50)).await.unwrap();
         ours.shutdown().await.unwrap();
         let mut answers = Vec::new();

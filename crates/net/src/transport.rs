@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -16,6 +17,12 @@ pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {
     /// Our end: for an accepted stream the address under which the peer reached us.
     fn local_addr(&self) -> SocketAddr;
     fn peer_addr(&self) -> SocketAddr;
+
+    /// From now on the runtime that we are in tells what has arrived; if that fails, the one before
+    /// goes on doing so.
+    fn move_here(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A bound address that accepts connections.
@@ -96,6 +103,12 @@ impl Stream for TcpPipe {
 
     fn peer_addr(&self) -> SocketAddr {
         self.peer
+    }
+
+    fn move_here(&mut self) -> io::Result<()> {
+        let socket = self.stream.as_fd().try_clone_to_owned()?;
+        self.stream = TcpStream::from_std(socket.into())?;
+        Ok(())
     }
 }
 

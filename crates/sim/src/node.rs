@@ -91,7 +91,7 @@ impl Node {
         let door = Door::new(router, Some(Arc::clone(&broker)), Some(Arc::new(names)), limits);
         door.topics_changed();
         let mut doors = JoinSet::new();
-        doors.spawn(Arc::clone(&door).accept(listener));
+        doors.spawn(Arc::clone(&door).accept(listener, None));
         self.every(&mut doors, move || {
             door.sweep_step();
             Duration::from_millis(250)

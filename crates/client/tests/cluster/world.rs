@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 
 use apogee_client::Options;
 use apogee_net::transport::BoxFuture;
-use apogee_net::{Listener, Outbox, Stream, Transport, pump};
+use apogee_net::{Lane, Listener, Outbox, Stream, Transport, pump};
 use apogee_types::clock::Millis;
 use apogee_types::config::Perm;
 use apogee_types::route::{BrokerData, QueueData, TopicRouteData};
@@ -121,7 +121,8 @@ impl Transport for Network {
             tokio::spawn(async move {
                 let idle = std::time::Duration::from_secs(120);
                 let pipe = Box::new(Pipe(theirs));
-                let _ = pump(pipe, &mut door, &outbox, &Arc::default(), idle).await;
+                let _ =
+                    pump(pipe, &mut door, &outbox, &Arc::default(), &Lane::default(), idle).await;
             });
             Ok(Box::new(Pipe(ours)) as Box<dyn Stream>)
         })

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use apogee_broker::Broker;
 use apogee_broker::clients::{ConnectionId, Notice, Outlet, Reply};
-use apogee_net::{Admission, Closed, Listener, Outbox, Stream, pump};
+use apogee_net::{Admission, Closed, Lane, Listener, Outbox, Stream, lane, pump};
 use apogee_types::names;
 use apogee_types::settings::{NetSettings, StoreSettings};
 use apogee_wire::output::Output;
@@ -16,6 +16,7 @@ use apogee_wire::remoting::header::RequestHead;
 use apogee_wire::remoting::requests::PushReplyMessage;
 use apogee_wire::remoting::{Fields, HeaderEncoding, Request, ResponseCode, requests};
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 
 use super::names::NameServer;
@@ -126,13 +127,18 @@ impl Door {
     }
 
     /// Accepts connections until the listener fails for good; each runs as a task of its own,
-    /// dropped with the returned set.
-    pub async fn accept(self: Arc<Self>, mut listener: Box<dyn Listener>) {
+    /// dropped with what this returns. Those that read a backlog are served in the runtime for
+    /// that, if there is one.
+    pub async fn accept(self: Arc<Self>, mut listener: Box<dyn Listener>, backlog: Option<Handle>) {
         let mut connections = tokio::task::JoinSet::new();
         loop {
             while connections.try_join_next().is_some() {}
             match listener.accept().await {
-                Ok(stream) => drop(connections.spawn(Arc::clone(&self).serve(stream))),
+                Ok(stream) => {
+                    let door = Arc::clone(&self);
+                    let serve = |lane| door.serve(stream, lane);
+                    connections.spawn(lane::run(backlog.clone(), serve));
+                }
                 Err(error) => {
                     // Out of file descriptors, most likely: others will close theirs.
                     let address = listener.local_addr();
@@ -144,14 +150,14 @@ impl Door {
     }
 
     /// Serves one connection to its end.
-    pub async fn serve(self: Arc<Self>, stream: Box<dyn Stream>) {
+    async fn serve(self: Arc<Self>, stream: Box<dyn Stream>, lane: Arc<Lane>) {
         let connection = self.next_connection.fetch_add(1, Ordering::Relaxed);
         let peer = Arc::new(Peer::new(connection, stream.local_addr(), stream.peer_addr()));
         let mut session = ServerSession::new(Arc::clone(&self), Arc::clone(&peer));
         // Dropping the task, as a stop does, must leave the groups as well.
         let leave = Leave { door: &self, peer: &peer };
         let (outbox, admission) = (&peer.outbox, &self.admission);
-        let closed = pump(stream, &mut session, outbox, admission, self.idle).await;
+        let closed = pump(stream, &mut session, outbox, admission, &lane, self.idle).await;
         drop(leave);
         match closed {
             Closed::ByPeer | Closed::ByUs => {}

@@ -60,6 +60,7 @@ fn pull<'a>(call: &mut Call<'a>, request: PullMessage<'a>) -> Answer<PullMessage
     }
     let mut units = std::mem::take(&mut call.scratch.units);
     let pulled = broker.pull(&pull, &admitted, &mut units)?;
+    call.scratch.reads_backlog |= pulled.next < pulled.max;
     let (code, remark) = outcome(&pulled, request.queue_offset);
     let may_wait = request.sys_flag & SUSPEND != 0 && !call.header.is_oneway();
     if code == ResponseCode::PULL_NOT_FOUND && may_wait {

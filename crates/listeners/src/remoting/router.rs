@@ -42,6 +42,8 @@ pub struct Scratch {
     pub ids: String,
     /// Something was appended since the last dispatch.
     pub appended: bool,
+    /// A pull left something behind that is there already.
+    pub reads_backlog: bool,
     /// Of the sends that came together.
     pub recent: Recent,
 }

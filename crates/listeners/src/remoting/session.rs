@@ -59,6 +59,10 @@ impl Session for ServerSession {
         }
     }
 
+    fn reads_backlog(&mut self) -> bool {
+        std::mem::take(&mut self.scratch.reads_backlog)
+    }
+
     fn poll_ready(&mut self, cx: &mut Context<'_>, output: &mut Output) {
         if self.pending.is_empty() {
             return;
