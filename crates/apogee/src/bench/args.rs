@@ -34,6 +34,9 @@ pub(super) enum Scenario {
         /// Where to listen, as name server and as broker.
         #[arg(long, default_value_t = 29876)]
         port: u16,
+        /// Append each record to a file in this directory and sync it, before it is acknowledged.
+        #[arg(long, value_name = "DIR")]
+        sync: Option<PathBuf>,
     },
     /// Append and fdatasync in a loop: what the file system can give to SYNC_FLUSH.
     #[command(hide = true)]

@@ -1,12 +1,14 @@
 //! Where the floor lies: a server that does next to nothing, and a loop that only syncs.
 //!
 //! The server walks the header, computes the checksum, copies the record into memory that was
-//! touched before, under one mutex, and writes the answer. A thread serves a connection, reads
-//! block. It keeps nothing and is no broker.
+//! touched before, under one mutex, and writes the answer; with `--sync` it brings the record to
+//! the device before. A thread serves a connection, reads block. It keeps nothing and is no broker.
 
-use std::io::{Read, Write};
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -35,6 +37,8 @@ struct Log {
     bytes: Vec<u8>,
     end: usize,
     count: u64,
+    /// Takes each record before it is acknowledged.
+    synced: Option<SyncedFile>,
 }
 
 struct Floor {
@@ -42,10 +46,11 @@ struct Floor {
     addr: SocketAddr,
 }
 
-pub fn serve(port: u16) -> anyhow::Result<()> {
+pub fn serve(port: u16, sync: Option<&Path>) -> anyhow::Result<()> {
     let listener = TcpListener::bind(("127.0.0.1", port))?;
     let addr = listener.local_addr()?;
-    let log = Log { bytes: vec![1; LOG_LEN], end: 0, count: 0 };
+    let synced = sync.map(SyncedFile::create).transpose()?;
+    let log = Log { bytes: vec![1; LOG_LEN], end: 0, count: 0, synced };
     let floor = Arc::new(Floor { log: Mutex::new(log), addr });
     report::print(&format!("the floor listens on {addr}, process {}", std::process::id()));
     for stream in listener.incoming() {
@@ -138,7 +143,7 @@ impl Floor {
             while let Some(frame) = frame::split(&input[start..end], FRAME_LEN_MAX)? {
                 start += frame.len;
                 match Send::walk(frame.header, &mut properties) {
-                    Some(send) => self.store(&send, frame.body, peer, &mut output.bytes),
+                    Some(send) => self.store(&send, frame.body, peer, &mut output.bytes)?,
                     None => self.answer(&frame, &mut output)?,
                 }
             }
@@ -171,7 +176,13 @@ impl Floor {
         Ok(())
     }
 
-    fn store(&self, send: &Send<'_>, body: &[u8], peer: SocketAddr, out: &mut Vec<u8>) {
+    fn store(
+        &self,
+        send: &Send<'_>,
+        body: &[u8],
+        peer: SocketAddr,
+        out: &mut Vec<u8>,
+    ) -> io::Result<()> {
         let message = Message {
             topic: send.topic,
             queue_id: QueueId::from_wire(send.queue_id).unwrap_or_default(),
@@ -188,7 +199,7 @@ impl Floor {
             tags_code: 0,
         };
         let crc = record::body_crc(body);
-        let (at, offset) = self.append(&message, crc);
+        let (at, offset) = self.append(&message, crc)?;
         let start = out.len();
         out.extend_from_slice(&[0; 8]);
         out.extend_from_slice(b"{\"code\":0,\"extFields\":{\"queueId\":\"");
@@ -204,11 +215,13 @@ impl Floor {
         let header_len = (out.len() - start - 8) as u32;
         out[start..start + 4].copy_from_slice(&(header_len + 4).to_be_bytes());
         out[start + 4..start + 8].copy_from_slice(&header_len.to_be_bytes());
+        Ok(())
     }
 
-    fn append(&self, message: &Message<'_>, crc: u32) -> (usize, u64) {
+    fn append(&self, message: &Message<'_>, crc: u32) -> io::Result<(usize, u64)> {
         let len = record::encoded_len(message);
         let mut log = self.log.lock().expect("nobody panics while holding it");
+        let log = &mut *log;
         if log.bytes.len() < log.end + len {
             log.end = 0;
         }
@@ -220,7 +233,10 @@ impl Floor {
             end += part.len();
         });
         (log.end, log.count) = (end, count + 1);
-        (at, count)
+        if let Some(file) = &mut log.synced {
+            file.append(&log.bytes[at..end])?;
+        }
+        Ok((at, count))
     }
 
     fn broker(&self) -> BrokerData {
@@ -253,31 +269,51 @@ impl Floor {
     }
 }
 
-/// Space that the loop writes to, again and again.
-const FILE_LEN: u64 = 64 << 20;
-const PAGE: usize = 4096;
+/// Takes appends, each of which it syncs; starts again when it is full. It was written page by page
+/// before, so that the device gets a page and no metadata each time, which is the best that a log
+/// can do.
+struct SyncedFile {
+    file: File,
+    end: u64,
+}
 
-/// Appends and syncs. The file was written page by page before, so that the device gets a page
-/// and no metadata each time, which is the best that a log can do.
+impl SyncedFile {
+    const LEN: u64 = 64 << 20;
+
+    /// Makes it in `dir`, where it is deleted at once: it lives as long as it is open.
+    fn create(dir: &Path) -> io::Result<Self> {
+        const PAGE: usize = 4096;
+        let path = dir.join(format!("fsync-loop-{}", std::process::id()));
+        let file = File::options().read(true).write(true).create_new(true).open(&path)?;
+        std::fs::remove_file(&path)?;
+        for at in (0..Self::LEN).step_by(PAGE) {
+            file.write_all_at(&[1; PAGE], at)?;
+        }
+        file.sync_all()?;
+        Ok(Self { file, end: 0 })
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if Self::LEN < self.end + bytes.len() as u64 {
+            self.end = 0;
+        }
+        self.file.write_all_at(bytes, self.end)?;
+        self.end += bytes.len() as u64;
+        self.file.sync_data()
+    }
+}
+
+/// Appends and syncs.
 pub fn fsync_loop(args: &FsyncLoopArgs) -> anyhow::Result<()> {
     crate::machine::hurry_this_thread();
-    let path = args.dir.join(format!("fsync-loop-{}", std::process::id()));
-    let file = std::fs::File::options().read(true).write(true).create_new(true).open(&path)?;
-    // Deleted at once: it lives as long as it is open.
-    std::fs::remove_file(&path)?;
-    for at in (0..FILE_LEN).step_by(PAGE) {
-        file.write_all_at(&[1; PAGE], at)?;
-    }
-    file.sync_all()?;
+    let mut file = SyncedFile::create(&args.dir)?;
     let bytes = vec![7; args.size];
     let mut times = Times::default();
-    let (mut at, mut count) = (0, 0_u64);
+    let mut count = 0_u64;
     let started = Instant::now();
     let mut before = Duration::ZERO;
     while before < args.duration {
-        file.write_all_at(&bytes, at)?;
-        file.sync_data()?;
-        at = if at + 2 * args.size as u64 <= FILE_LEN { at + args.size as u64 } else { 0 };
+        file.append(&bytes)?;
         let now = started.elapsed();
         times.record((now - before).as_nanos() as u64);
         (before, count) = (now, count + 1);

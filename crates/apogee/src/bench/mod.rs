@@ -34,7 +34,7 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
         Scenario::Mixed(args) => scenario::mixed(&args),
         Scenario::Fill(args) => fill::fill(&args),
         Scenario::Lookup(args) => lookup::lookup(&args),
-        Scenario::Floor { port } => floor::serve(port),
+        Scenario::Floor { port, sync } => floor::serve(port, sync.as_deref()),
         Scenario::FsyncLoop(args) => floor::fsync_loop(&args),
     }
 }
