@@ -139,7 +139,7 @@ async fn serve(
     tracing::info!(signal, "stopping");
     doors.shutdown().await;
     if let Some(backlog) = backlog {
-        // What is under way there ends before the store is closed.
+        // What is under way there ends before the store is closed, unless the disk holds it up.
         let end = || backlog.shutdown_timeout(Duration::from_secs(1));
         tokio::task::spawn_blocking(end).await?;
     }

@@ -51,16 +51,17 @@ impl<'s> RecordReader<'s> {
 
     /// Where the record lies. A queue file that is damaged may say anything.
     fn locate(&mut self, unit: &Unit) -> Option<(&dyn DiskFile, u64)> {
-        let place_in = |(file, start): &(Arc<dyn DiskFile>, u64)| {
-            let place = unit.at.0.checked_sub(*start)?;
-            (place.checked_add(u64::from(unit.len))? <= file.len()).then_some(place)
+        let at = unit.at.0;
+        let is_in = |(file, start): &(Arc<dyn DiskFile>, u64)| {
+            at.checked_sub(*start).is_some_and(|place| place < file.len())
         };
-        if self.file.as_ref().and_then(place_in).is_none() {
-            let (file, place) = self.log.locate(unit.at.0)?;
-            self.file = Some((file, unit.at.0 - place));
+        if !self.file.as_ref().is_some_and(is_in) {
+            let (file, place) = self.log.locate(at)?;
+            self.file = Some((file, at - place));
         }
-        let place = self.file.as_ref().and_then(place_in)?;
-        Some((&*self.file.as_ref()?.0, place))
+        let (file, start) = self.file.as_ref()?;
+        let place = at - start;
+        (place + u64::from(unit.len) <= file.len()).then_some((&**file, place))
     }
 }
 
