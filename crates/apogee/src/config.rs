@@ -382,7 +382,7 @@ mod tests {
     fn bad_values_are_errors_with_file_line_and_what_is_allowed() {
         let error = load("a=1\nflushDiskType=SYNC\nlistenPort=99999\n", &[]).unwrap_err();
         let expected = "F:2: flushDiskType = SYNC: must be ASYNC_FLUSH or SYNC_FLUSH\n\
-                        F:3: listenPort = 99999: must be a port, 0 to 65535";
+                        F:3: listenPort = 99999: must be a port, 1 to 65535";
         assert_eq!(error.to_string(), expected);
         let error = load("storeType=defaultRocksDB", &[]).unwrap_err();
         assert!(error.to_string().contains("RocksDB"), "{error}");
@@ -404,9 +404,9 @@ mod tests {
         let config = Config::load(Role::Broker, Some(&path), &variables, &flags).unwrap();
         assert_eq!(config.broker.listen_port, 2);
         assert_eq!(config.broker.broker_name, "from-environment");
-        assert_eq!(config.broker.namesrv_addr, "192.168.9.230:9876;192.168.9.231:9876");
+        assert_eq!(config.broker.namesrv_addr.as_str(), "192.168.9.230:9876;192.168.9.231:9876");
         let config = Config::load(Role::Broker, None, &variables, &[]).unwrap();
-        assert_eq!(config.broker.namesrv_addr, "only-a-default:9876");
+        assert_eq!(config.broker.namesrv_addr.as_str(), "only-a-default:9876");
     }
 
     #[test]
@@ -424,6 +424,28 @@ mod tests {
         config.adopt_sizes();
         assert_eq!(config.store.mapped_file_size_commit_log, 4096);
         assert_eq!(config.store.mapped_file_size_consume_queue, 2000);
+    }
+
+    #[test]
+    fn a_value_out_of_its_range_does_not_start() {
+        for (text, allowed) in [
+            ("mappedFileSizeCommitLog=0", "a whole number, 4096 to 2147483647"),
+            ("mappedFileSizeConsumeQueue=0", "a whole number, 20 to 2147483640"),
+            ("maxHashSlotNum=0", "a whole number, 1 to 100000000"),
+            ("maxIndexNum=1", "a whole number, 2 to 100000000"),
+            ("flushConsumerOffsetInterval=0", "a whole number, 1 to 2147483647"),
+            ("flushIntervalCommitLog=0", "a whole number, 1 to 2147483647"),
+            ("defaultTopicQueueNums=-3", "a whole number, 1 to 65536"),
+            ("brokerPermission=99", "a whole number, 0 to 7"),
+            ("namesrvAddr=nohost", "`host:port`, several separated by `;`"),
+            ("namesrvAddr=127.0.0.1:99999", "`host:port`, several separated by `;`"),
+            ("messageDelayLevel=1x", "delays such as `1s 5s 1m 2h 1d`, separated by blanks"),
+            ("bindAddress=here", "an IP address"),
+        ] {
+            let error = load(&format!("\n{text}"), &[]).unwrap_err();
+            let (key, value) = text.split_once('=').unwrap();
+            assert_eq!(error.to_string(), format!("F:2: {key} = {value}: must be {allowed}"));
+        }
     }
 
     #[test]

@@ -113,14 +113,16 @@ pub fn print_manual() {
 
 fn manual_page(title: &str, table: &dyn apogee_types::settings::Settings) {
     say(&format!(
-        "## {title}\n\n| setting | default | change counts | meaning |\n|---|---|---|---|\n"
+        "## {title}\n\n| setting | default | range | change counts | meaning |\n\
+         |---|---|---|---|---|\n"
     ));
     for (key, default) in table.rows() {
         let when = match key.when {
             When::Live => "at once",
             When::AtRestart => "at restart",
         };
-        say(&format!("| `{key}` | {default} | {when} | {} |\n", key.doc.trim()));
+        let range = key.range.map_or(String::new(), |(low, high)| format!("{low} to {high}"));
+        say(&format!("| `{key}` | {default} | {range} | {when} | {} |\n", key.doc.trim()));
     }
     say("\n");
 }

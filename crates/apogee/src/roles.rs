@@ -2,13 +2,11 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
-use apogee_broker::delay::Levels;
 use apogee_broker::{Broker, Identity};
 use apogee_client::{Client, Options};
 use apogee_listeners::remoting::names::{NameServer, OwnBroker};
@@ -98,7 +96,7 @@ pub fn namesrv(config: Config) -> anyhow::Result<()> {
 
 /// One for each name server.
 fn registrars(config: &Config, door: &Arc<Door>) -> Vec<Registrar> {
-    let options = Options::new(&config.broker.namesrv_addr);
+    let options = Options::new(config.broker.namesrv_addr.as_str());
     let name_servers = options.name_servers.clone();
     let client = Client::new(options);
     let registrar = |name_server| Registrar {
@@ -216,8 +214,6 @@ fn open_broker(config: &Config) -> anyhow::Result<Arc<Broker>> {
 }
 
 pub fn store_settings(config: &Config) -> anyhow::Result<apogee_store::Settings> {
-    let levels = Levels::parse(&config.broker.message_delay_level)
-        .map_err(|error| anyhow::anyhow!("messageDelayLevel: {error}"))?;
     let store = &config.store;
     let kept = apogee_store::Settings::at(&store.store_path_root_dir);
     Ok(apogee_store::Settings {
@@ -231,7 +227,7 @@ pub fn store_settings(config: &Config) -> anyhow::Result<apogee_store::Settings>
         index_entry_count: store.max_index_num,
         flush: store.flush_disk_type,
         body_len_max: store.max_message_size as usize,
-        delays_ms: (1..=levels.max()).map(|level| levels.delay_ms(level)).collect(),
+        delays_ms: config.broker.message_delay_level.delays_ms(),
         ..kept
     })
 }
@@ -421,8 +417,9 @@ fn broker_addr(config: &Config) -> String {
 
 /// The same as part of records and message ids, which hold no names.
 fn store_host(config: &Config) -> SocketAddr {
-    let name_server = config.broker.namesrv_addr.split(';').next().filter(|addr| !addr.is_empty());
-    let bound = config.net.bind_address.parse().ok().filter(|ip: &IpAddr| !ip.is_unspecified());
+    let name_server =
+        config.broker.namesrv_addr.as_str().split(';').next().filter(|addr| !addr.is_empty());
+    let bound = Some(config.net.bind_address).filter(|ip| !ip.is_unspecified());
     let given = config.broker.broker_ip1.parse().ok().or(bound);
     let ip = given.unwrap_or_else(|| machine::local_ip(name_server));
     SocketAddr::new(ip, config.broker.listen_port)
@@ -442,10 +439,7 @@ async fn listen_all(
 
 /// `setting` is what the operator would change to listen elsewhere.
 async fn listen(config: &Config, port: u16, setting: &str) -> anyhow::Result<Box<dyn Listener>> {
-    let bind = &config.net.bind_address;
-    let ip =
-        bind.parse().with_context(|| format!("bindAddress = {bind}: must be an IP address"))?;
-    let addr = SocketAddr::new(ip, port);
+    let addr = SocketAddr::new(config.net.bind_address, port);
     Tcp.listen(addr).await.map_err(|error| {
         let advice = match error.kind() {
             io::ErrorKind::AddrInUse => {

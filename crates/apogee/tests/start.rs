@@ -58,7 +58,10 @@ fn a_bad_value_ends_the_start_with_its_place() {
     let output = apogee(dir.path()).args(["broker", "-c", "broker.conf"]).output().unwrap();
     let complaint = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(complaint.contains("broker.conf:2: listenPort = x: must be a port"), "{complaint}");
+    assert!(
+        complaint.contains("broker.conf:2: listenPort = x: must be a port, 1 to 65535"),
+        "{complaint}"
+    );
 }
 
 #[test]

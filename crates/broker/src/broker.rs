@@ -78,8 +78,7 @@ impl Broker {
     ) -> Result<Self, Error> {
         let loaded = Loaded::read(&documents)?;
         let system = system_topics(&identity, &settings);
-        let levels =
-            Levels::parse(&settings.message_delay_level).map_err(Error::InvalidParameter)?;
+        let levels = Levels::new(settings.message_delay_level.delays_ms());
         let mut stamp = Vec::new();
         properties::push(&mut stamp, name::MSG_REGION, &settings.region_id);
         properties::push(

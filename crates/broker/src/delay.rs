@@ -17,9 +17,6 @@ use serde::{Deserialize, Serialize};
 use crate::broker::Broker;
 use crate::error::Error;
 
-/// Upstream's default of `messageDelayLevel`.
-pub const DEFAULT_LEVELS: &str = "1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h";
-
 /// Messages of one level that are delivered before the next level has its turn.
 const STEP_COUNT_MAX: usize = 256;
 /// How long until a level that failed is looked at again; upstream's `DELAY_FOR_A_WHILE`.
@@ -48,24 +45,11 @@ pub struct Delays {
 }
 
 impl Levels {
-    /// Reads `1s 5s 1m 2h 1d`, the form of `messageDelayLevel`.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let delay = |part: &str| -> Option<Millis> {
-            let (number, unit) = part.split_at_checked(part.len().checked_sub(1)?)?;
-            let unit_ms = match unit {
-                "s" => 1_000,
-                "m" => 60_000,
-                "h" => 3_600_000,
-                "d" => 86_400_000,
-                _ => return None,
-            };
-            number.parse::<Millis>().ok()?.checked_mul(unit_ms)
-        };
-        let delays: Option<Vec<_>> = text.split_whitespace().map(delay).collect();
-        match delays {
-            Some(delays_ms) if !delays_ms.is_empty() => Ok(Self { delays_ms }),
-            _ => Err(format!("`{text}` is no list of delays such as `1s 5s 1m 2h`")),
-        }
+    /// `delays_ms` by level, from 1; at least one.
+    #[must_use]
+    pub fn new(delays_ms: Vec<Millis>) -> Self {
+        assert!(!delays_ms.is_empty(), "a setting without delays is refused");
+        Self { delays_ms }
     }
 
     /// By level, from 1.
@@ -208,17 +192,15 @@ impl Broker {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use apogee_types::settings::DelayLevels;
 
     #[test]
     fn the_default_levels_are_read() {
-        let levels = Levels::parse(DEFAULT_LEVELS).unwrap();
+        let levels = Levels::new(DelayLevels::default().delays_ms());
         assert_eq!(levels.max(), 18);
         assert_eq!((levels.delay_ms(3), levels.delay_ms(18)), (10_000, 7_200_000));
         assert_eq!(levels.delay_ms(99), 7_200_000);
         assert_eq!(levels.pause_ms(), 1000);
-        assert_eq!(Levels::parse("5s 0s").unwrap().pause_ms(), 100);
-        assert!(Levels::parse("1s x").is_err());
-        assert!(Levels::parse("").is_err());
-        assert!(Levels::parse("é").is_err());
+        assert_eq!(Levels::new(vec![5000, 0]).pause_ms(), 100);
     }
 }

@@ -6,7 +6,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use apogee_broker::delay::Levels;
 use apogee_broker::{Broker, Identity};
 use apogee_listeners::remoting::names::{NameServer, OwnBroker};
 use apogee_listeners::remoting::{self, Door, Router};
@@ -153,7 +152,6 @@ impl Node {
 
     fn open_broker(&mut self, clock: &Arc<dyn Clock>) -> Result<Broker, String> {
         let settings = BrokerSettings::default();
-        let levels = Levels::parse(&settings.message_delay_level)?;
         // Small files, so that a short history crosses from one to the next.
         let kept = apogee_store::Settings {
             segment_len: 16 * 1024,
@@ -163,7 +161,7 @@ impl Node {
             index_entry_count: 64,
             flush: self.settings.flush,
             body_len_max: 4096,
-            delays_ms: (1..=levels.max()).map(|level| levels.delay_ms(level)).collect(),
+            delays_ms: settings.message_delay_level.delays_ms(),
             ..apogee_store::Settings::at(ROOT)
         };
         let disk = Arc::new(self.disk.clone());

@@ -22,7 +22,7 @@ pub use broker::BrokerSettings;
 pub use namesrv::NamesrvSettings;
 pub use net::NetSettings;
 pub use store::StoreSettings;
-pub use value::{BrokerRole, FlushMode, Hours, Value};
+pub use value::{Addresses, BrokerRole, DelayLevels, FlushMode, Hours, Value};
 
 /// When a changed value takes effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +40,12 @@ pub struct Key {
     pub when: When,
     /// Shown by `-m`.
     pub important: bool,
+    /// The least and the largest number, for a setting that is one.
+    pub range: Option<Range>,
 }
+
+/// The least and the largest number that is allowed.
+pub type Range = (i64, i64);
 
 /// A table of settings. Each type also lists its keys as `KEYS`.
 pub trait Settings {
@@ -63,18 +68,22 @@ pub enum SettingError {
     #[error("no setting is called `{key}`")]
     Unknown { key: String },
     #[error("{key} = {text}: must be {allowed}")]
-    Invalid { key: &'static str, text: String, allowed: &'static str },
+    Invalid { key: &'static str, text: String, allowed: String },
 }
 
-/// Declares a table. `important` marks what `-m` shows.
+/// Declares a table. A number has the range that stands behind its type, else that of the type.
+/// `important` marks what `-m` shows.
 macro_rules! settings {
     (@is) => { false };
     (@is important) => { true };
+    (@range $type:ty) => { <$type as $crate::settings::Value>::RANGE };
+    (@range $type:ty, $low:literal $high:tt) => { Some(($low, $high)) };
     (
         $(#[doc = $about:literal])+
         $name:ident { $(
             $(#[doc = $doc:literal])+
-            $key:literal $field:ident: $type:ty = $default:expr, $when:ident $($important:ident)?;
+            $key:literal $field:ident: $type:ty $([$low:literal..=$high:tt])? =
+                $default:expr, $when:ident $($important:ident)?;
         )+ }
     ) => {
         $(#[doc = $about])+
@@ -93,6 +102,7 @@ macro_rules! settings {
                 doc: concat!($($doc),+),
                 when: $crate::settings::When::$when,
                 important: settings!(@is $($important)?),
+                range: settings!(@range $type $(, $low $high)?),
             } ),+ ];
         }
 
@@ -110,7 +120,10 @@ macro_rules! settings {
 
             fn set(&mut self, key: &str, text: &str) -> Result<(), $crate::settings::SettingError> {
                 match key {
-                    $( $key => self.$field = $crate::settings::value::parse($key, text)?, )+
+                    $( $key => {
+                        let range = settings!(@range $type $(, $low $high)?);
+                        self.$field = $crate::settings::value::parse($key, text, range)?;
+                    } )+
                     _ => return Err($crate::settings::SettingError::Unknown { key: key.into() }),
                 }
                 Ok(())
@@ -163,6 +176,29 @@ mod tests {
         let error = StoreSettings::default().set("flushDiskType", "SYNC").unwrap_err();
         assert_eq!(error.to_string(), "flushDiskType = SYNC: must be ASYNC_FLUSH or SYNC_FLUSH");
         let error = BrokerSettings::default().set("listenPort", "123456").unwrap_err();
-        assert_eq!(error.to_string(), "listenPort = 123456: must be a port, 0 to 65535");
+        assert_eq!(error.to_string(), "listenPort = 123456: must be a port, 1 to 65535");
+        let error = StoreSettings::default().set("maxIndexNum", "1").unwrap_err();
+        let allowed = "maxIndexNum = 1: must be a whole number, 2 to 100000000";
+        assert_eq!(error.to_string(), allowed);
+    }
+
+    #[test]
+    fn a_number_is_in_its_range_or_an_error() {
+        fn check<S: Settings + Default>() {
+            for key in S::default().keys() {
+                let Some((low, high)) = key.range else { continue };
+                let set = |number: i128| S::default().set(key.name, &number.to_string());
+                for allowed in [low, high] {
+                    assert_eq!(set(allowed.into()), Ok(()), "{key} = {allowed}");
+                }
+                for beyond in [i128::from(low) - 1, i128::from(high) + 1] {
+                    assert!(set(beyond).is_err(), "{key} = {beyond}");
+                }
+            }
+        }
+        check::<BrokerSettings>();
+        check::<StoreSettings>();
+        check::<NamesrvSettings>();
+        check::<NetSettings>();
     }
 }

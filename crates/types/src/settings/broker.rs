@@ -1,6 +1,7 @@
 //! The settings of a broker. Meaning and defaults: spec `config.md` 2.1.
 
-use super::{AdvertisedAddresses, settings};
+use super::value::INT_MAX;
+use super::{Addresses, AdvertisedAddresses, DelayLevels, settings};
 
 settings! {
     /// What a broker is, and what it allows.
@@ -13,9 +14,9 @@ settings! {
         /// 0 is a master, above 0 a slave.
         "brokerId" broker_id: i64 = 0, AtRestart important;
         /// Name servers to register with, `host:port;host:port`.
-        "namesrvAddr" namesrv_addr: String = String::new(), Live important;
+        "namesrvAddr" namesrv_addr: Addresses = Addresses::default(), Live important;
         /// Port for clients. Two less is open too: clients before 4.9 derive it.
-        "listenPort" listen_port: u16 = 10911, AtRestart important;
+        "listenPort" listen_port: u16 [1..=65_535] = 10911, AtRestart important;
         /// Address given to every client. Unset: each is told the one under which it reached us.
         "brokerIP1" broker_ip1: String = String::new(), AtRestart important;
         /// What clients are told that came a certain way, before brokerIP1: an address of ours that
@@ -26,10 +27,10 @@ settings! {
         /// Address given to slaves. Unset: like brokerIP1.
         "brokerIP2" broker_ip2: String = String::new(), AtRestart;
         /// What clients may do: 6 read and write, 4 read only, 2 write only.
-        "brokerPermission" broker_permission: i32 = 6, Live;
+        "brokerPermission" broker_permission: i32 [0..=7] = 6, Live;
 
         /// Queues of a topic that a send creates, at most.
-        "defaultTopicQueueNums" default_topic_queue_nums: i32 = 8, AtRestart;
+        "defaultTopicQueueNums" default_topic_queue_nums: i32 [1..=65_536] = 8, AtRestart;
         /// Whether a send to an unknown topic creates it.
         "autoCreateTopicEnable" auto_create_topic_enable: bool = true, Live important;
         /// Whether an unknown group is created when it first consumes.
@@ -64,8 +65,8 @@ settings! {
         /// Whether a delayed message can be taken back.
         "recallMessageEnable" recall_message_enable: bool = false, Live;
         /// Delays of the levels 1, 2, ...
-        "messageDelayLevel" message_delay_level: String =
-            "1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h".into(), AtRestart;
+        "messageDelayLevel" message_delay_level: DelayLevels =
+            DelayLevels::default(), AtRestart;
         /// How often the progress of delay levels is saved, in ms.
         "flushDelayOffsetInterval" flush_delay_offset_interval: u64 = 10_000, AtRestart;
 
@@ -89,7 +90,8 @@ settings! {
         "slaveReadEnable" slave_read_enable: bool = false, Live;
 
         /// How often the progress of groups is saved, in ms.
-        "flushConsumerOffsetInterval" flush_consumer_offset_interval: u64 = 5000, AtRestart;
+        "flushConsumerOffsetInterval" flush_consumer_offset_interval: u64 [1..=INT_MAX] =
+            5000, AtRestart;
         /// Commits of offsets after which their version goes up.
         "consumerOffsetUpdateVersionStep" consumer_offset_update_version_step: u64 = 500, Live;
         /// Whether a reset of offsets is kept here until its consumer asks.

@@ -1,12 +1,13 @@
 //! The settings of a name server. Meaning and defaults: spec `config.md` 2.5.
 
 use super::settings;
+use super::value::INT_MAX;
 
 settings! {
     /// What a name server answers.
     NamesrvSettings {
         /// Port for clients and brokers.
-        "listenPort" listen_port: u16 = 9876, AtRestart;
+        "listenPort" listen_port: u16 [1..=65_535] = 9876, AtRestart;
         /// File of the key-value configuration. Unset: `namesrv/kvConfig.json` in the
         /// home directory.
         "kvConfigPath" kv_config_path: String = String::new(), AtRestart;
@@ -17,7 +18,8 @@ settings! {
         /// Whether the answer to a registration carries the order configurations.
         "returnOrderTopicConfigToBroker" return_order_topic_config_to_broker: bool = true, Live;
         /// How often silent brokers are looked for, in ms.
-        "scanNotActiveBrokerInterval" scan_not_active_broker_interval: u64 = 5000, AtRestart;
+        "scanNotActiveBrokerInterval" scan_not_active_broker_interval: u64 [1..=INT_MAX] =
+            5000, AtRestart;
         /// Whether a slave is shown as master while there is none.
         "supportActingMaster" support_acting_master: bool = false, Live;
         /// Whether anyone may list all topics.

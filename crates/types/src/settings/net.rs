@@ -1,12 +1,14 @@
 //! The settings of sockets, for every role. Meaning and defaults: spec `config.md` 2.3 and 2.4.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use super::settings;
 
 settings! {
     /// How a server listens and dials.
     NetSettings {
         /// Address on which the server listens.
-        "bindAddress" bind_address: String = "0.0.0.0".into(), AtRestart;
+        "bindAddress" bind_address: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED), AtRestart;
         /// Silence after which a connection is closed, in s.
         "serverChannelMaxIdleTimeSeconds" server_channel_max_idle_time_seconds: u64 =
             120, AtRestart;

@@ -1,7 +1,7 @@
 //! The settings of a store. Meaning and defaults: spec `config.md` 2.2.
 
 use super::settings;
-use super::value::{BrokerRole, FlushMode, Hours};
+use super::value::{BrokerRole, FlushMode, Hours, INT_MAX};
 
 settings! {
     /// How messages are kept.
@@ -11,26 +11,30 @@ settings! {
         /// Directory of the commit log. Unset: `commitlog` in the root directory.
         "storePathCommitLog" store_path_commit_log: String = String::new(), AtRestart important;
         /// Length of one commit-log file in bytes. Fixed for the life of a store.
-        "mappedFileSizeCommitLog" mapped_file_size_commit_log: u64 = 1 << 30, AtRestart;
+        "mappedFileSizeCommitLog" mapped_file_size_commit_log: u64 [4096..=INT_MAX] =
+            1 << 30, AtRestart;
         /// Length of one consume-queue file in bytes, 20 a message. Fixed for the life of a store.
-        "mappedFileSizeConsumeQueue" mapped_file_size_consume_queue: u64 = 6_000_000, AtRestart;
+        "mappedFileSizeConsumeQueue" mapped_file_size_consume_queue: u64 [20..=2_147_483_640] =
+            6_000_000, AtRestart;
         /// Largest body in bytes.
-        "maxMessageSize" max_message_size: u32 = 4 << 20, Live;
+        "maxMessageSize" max_message_size: u32 [1..=INT_MAX] = 4 << 20, Live;
         /// Role of this broker within the brokers of its name.
         "brokerRole" broker_role: BrokerRole = BrokerRole::AsyncMaster, AtRestart important;
 
         /// When a send is acknowledged: after the write, or after the device has it.
         "flushDiskType" flush_disk_type: FlushMode = FlushMode::Async, AtRestart important;
         /// How long an acknowledgement waits for the device, in ms.
-        "syncFlushTimeout" sync_flush_timeout: u64 = 5000, Live;
+        "syncFlushTimeout" sync_flush_timeout: u64 [1..=INT_MAX] = 5000, Live;
         /// How often the commit log is flushed with ASYNC_FLUSH, in ms.
-        "flushIntervalCommitLog" flush_interval_commit_log: u64 = 500, Live important;
+        "flushIntervalCommitLog" flush_interval_commit_log: u64 [1..=INT_MAX] =
+            500, Live important;
         /// Pages of 4 KiB below which such a flush may wait.
         "flushCommitLogLeastPages" flush_commit_log_least_pages: u32 = 4, Live;
         /// How long it may wait, in ms.
         "flushCommitLogThoroughInterval" flush_commit_log_thorough_interval: u64 = 10_000, Live;
         /// How often consume queues are flushed, in ms.
-        "flushIntervalConsumeQueue" flush_interval_consume_queue: u64 = 1000, Live;
+        "flushIntervalConsumeQueue" flush_interval_consume_queue: u64 [1..=INT_MAX] =
+            1000, Live;
         /// Pages of 4 KiB below which such a flush may wait.
         "flushConsumeQueueLeastPages" flush_consume_queue_least_pages: u32 = 2, Live;
         /// How long it may wait, in ms.
@@ -42,9 +46,9 @@ settings! {
         /// Whether messages are found by key and id.
         "messageIndexEnable" message_index_enable: bool = true, Live important;
         /// Slots of an index file. Fixed for the life of a store.
-        "maxHashSlotNum" max_hash_slot_num: u32 = 5_000_000, AtRestart;
+        "maxHashSlotNum" max_hash_slot_num: u32 [1..=100_000_000] = 5_000_000, AtRestart;
         /// Entries of an index file. Fixed for the life of a store.
-        "maxIndexNum" max_index_num: u32 = 20_000_000, AtRestart;
+        "maxIndexNum" max_index_num: u32 [2..=100_000_000] = 20_000_000, AtRestart;
         /// Results of a query by key, at most.
         "maxMsgsNumBatch" max_msgs_num_batch: u32 = 64, Live;
         /// Results of a query by id, at most.
@@ -55,11 +59,11 @@ settings! {
         /// Hours of the day at which files are deleted.
         "deleteWhen" delete_when: Hours = Hours(vec![4]), Live important;
         /// How often retention looks, in ms.
-        "cleanResourceInterval" clean_resource_interval: u64 = 10_000, AtRestart;
+        "cleanResourceInterval" clean_resource_interval: u64 [1..=INT_MAX] = 10_000, AtRestart;
         /// Pause between two deletions, in ms.
         "deleteCommitLogFilesInterval" delete_commit_log_files_interval: u64 = 100, Live;
         /// Files deleted in one run, at most.
-        "deleteFileBatchMax" delete_file_batch_max: u32 = 10, Live important;
+        "deleteFileBatchMax" delete_file_batch_max: u32 [1..=INT_MAX] = 10, Live important;
         /// Percent of the disk above which old files are deleted at any hour; 10 to 95.
         "diskMaxUsedSpaceRatio" disk_max_used_space_ratio: u8 = 75, Live;
         /// Percent of the disk above which the oldest files go whatever their age; 30 to 85.
@@ -87,7 +91,7 @@ settings! {
         "maxFilterMessageSize" max_filter_message_size: u32 = 16_000, Live;
 
         /// Port for slaves. 0: one more than listenPort.
-        "haListenPort" ha_listen_port: i32 = 0, AtRestart;
+        "haListenPort" ha_listen_port: i32 [0..=65_535] = 0, AtRestart;
         /// Address of the master for slaves. Unset: as the name server says.
         "haMasterAddress" ha_master_address: String = String::new(), AtRestart important;
     }

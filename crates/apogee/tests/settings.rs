@@ -1,0 +1,75 @@
+//! Numbers of the settings at their bounds, in a server that runs with them.
+
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "a real server on a real disk")]
+
+mod server;
+
+use std::process::Command;
+use std::time::Duration;
+
+use apogee_types::settings::{
+    BrokerSettings, Key, NamesrvSettings, NetSettings, Range, StoreSettings,
+};
+use rustix::process::{Pid, Signal, kill_process};
+use server::Server;
+
+/// Numbers that say themselves that nothing is served, or that depend on this machine's disk, or
+/// that the test gives.
+const OTHERS: &[&str] = &[
+    "brokerPermission",
+    "startAcceptSendRequestTimeStamp",
+    "diskMaxUsedSpaceRatio",
+    "diskSpaceCleanForciblyRatio",
+    "diskSpaceWarningLevelRatio",
+    "listenPort",
+];
+
+/// Every number at the bound that `pick` takes, as a file.
+fn at_bounds(pick: fn(&Key, Range) -> i64) -> String {
+    let tables =
+        [BrokerSettings::KEYS, StoreSettings::KEYS, NetSettings::KEYS, NamesrvSettings::KEYS];
+    let numbers = tables.into_iter().flatten().filter_map(|key| Some((key, key.range?)));
+    let numbers = numbers.filter(|(key, _)| !OTHERS.contains(&key.name));
+    numbers.map(|(key, range)| format!("{key}={}\n", pick(key, range))).collect()
+}
+
+/// Messages are stored, found and counted off, the server does not spin, and it stops in order.
+fn serves(port: u16, conf: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(dir.path(), port, conf);
+    let run = |args: &[&str]| {
+        let mut command = Command::new("timeout");
+        command.arg("60").arg(env!("CARGO_BIN_EXE_apogee")).args(args);
+        let output = command.args(["-n", &server.addr]).output().unwrap();
+        assert!(output.status.success(), "{args:?}: {output:?}\nwith\n{conf}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    run(&["produce", "t", "x", "--key", "k", "--count", "100"]);
+    let read = run(&["consume", "t", "--group", "g", "--from", "earliest", "--count", "100"]);
+    assert_eq!(read, "x\n".repeat(100));
+    let before = cpu_ticks(&server);
+    std::thread::sleep(Duration::from_secs(1));
+    let spent = cpu_ticks(&server) - before;
+    assert!(spent < 50, "{spent} hundredths of an idle second\nwith\n{conf}");
+    kill_process(Pid::from_child(&server.child), Signal::TERM).unwrap();
+    assert!(server.child.wait().unwrap().success());
+}
+
+/// What all threads of the server have used of the processors, in hundredths of a second.
+fn cpu_ticks(server: &Server) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", server.child.id())).unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+#[test]
+fn a_server_lives_with_the_least_of_every_number() {
+    serves(23_701, &at_bounds(|_, (low, _)| low));
+}
+
+#[test]
+fn a_server_lives_with_the_most_of_every_number() {
+    // The slots of an index are written, all of them.
+    let most = |key: &Key, (_, high)| if key.name == "maxHashSlotNum" { 1 << 20 } else { high };
+    serves(23_721, &at_bounds(most));
+}
