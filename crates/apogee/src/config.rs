@@ -3,10 +3,12 @@
 //! The environment knows every setting as `APOGEE_<KEY>`, in any case and with or without
 //! underscores. `NAMESRV_ADDR` stays what it is for Apache RocketMQ: a default, below the file.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 
 use anyhow::Context;
+use apogee_store::most_frequent;
 use apogee_types::settings::{
     self, Assigned, BrokerRole, BrokerSettings, Key, NamesrvSettings, NetSettings, Settings,
     StoreSettings,
@@ -37,6 +39,8 @@ pub struct Config {
     pub notices: Vec<Notice>,
     /// Values that cannot be, in their order; such a process does not start.
     errors: Vec<String>,
+    /// Where the value of a key was given, of those that were.
+    origins: HashMap<String, String>,
 }
 
 /// A remark on a key that does not do what it says.
@@ -89,7 +93,7 @@ impl Config {
             config.set(key, value, Origin::Flag);
         }
         config.derive(&variable);
-        anyhow::ensure!(config.errors.is_empty(), "{}", config.errors.join("\n"));
+        config.refuse_errors()?;
         Ok(config)
     }
 
@@ -102,6 +106,7 @@ impl Config {
             namesrv: NamesrvSettings::default(),
             notices: Vec::new(),
             errors: Vec::new(),
+            origins: HashMap::new(),
         }
     }
 
@@ -153,7 +158,9 @@ impl Config {
     /// Sets a key, or says what became of it.
     fn set(&mut self, key: &str, text: &str, origin: Origin<'_>) {
         match settings::assign(&mut self.tables(), key, text) {
-            Assigned::Quietly => {}
+            Assigned::Quietly => {
+                self.origins.insert(key.to_owned(), origin.to_string());
+            }
             Assigned::Note(text) => self.note(format!("{origin}: {text}")),
             Assigned::Warning(text) => self.warn(format!("{origin}: {text}")),
             Assigned::Error(text) => self.errors.push(format!("{origin}: {text}")),
@@ -287,31 +294,49 @@ impl Config {
         *queue_segment_len = queue_segment_len.next_multiple_of(20);
     }
 
-    /// Takes over the file sizes of a store that exists: they are what its files can be read with.
-    pub fn adopt_sizes(&mut self) {
+    /// Looks at the files of a store that exists: only with the sizes that they were made with can
+    /// they be read. A size that nobody has set is theirs, one that was set must be.
+    pub fn adopt_sizes(&mut self) -> anyhow::Result<()> {
         let commit_log = self.store.commit_log_dir();
         let queues = Path::new(&self.store.store_path_root_dir).join("consumequeue");
+        let StoreSettings { mapped_file_size_commit_log, mapped_file_size_consume_queue, .. } =
+            &mut self.store;
+        // A cut file has any length, but a segment whole pages and a queue whole units.
         let sizes = [
-            (
-                "mappedFileSizeCommitLog",
-                paths::first_file_len(&commit_log, 0),
-                &mut self.store.mapped_file_size_commit_log,
-            ),
-            (
-                "mappedFileSizeConsumeQueue",
-                paths::first_file_len(&queues, 2),
-                &mut self.store.mapped_file_size_consume_queue,
-            ),
+            ("mappedFileSizeCommitLog", commit_log, 0, 4096, mapped_file_size_commit_log),
+            ("mappedFileSizeConsumeQueue", queues, 2, 20, mapped_file_size_consume_queue),
         ];
         let mut remarks = Vec::new();
-        for (key, len, value) in sizes {
-            let Some(len) = len.filter(|len| *len != 0 && len != value) else { continue };
-            remarks.push(format!(
-                "{key} = {value}: the store has files of {len} bytes and keeps them"
-            ));
-            *value = len;
+        for (key, dir, depth, multiple, value) in sizes {
+            let lens = paths::segment_lens(&dir, depth);
+            let Some(len) = most_frequent(lens.clone()).filter(|len| len != value) else {
+                continue;
+            };
+            let dir = dir.display();
+            let files = format!("the files in {dir} are {len} bytes long");
+            if let Some(origin) = self.origins.get(key) {
+                self.errors.push(format!(
+                    "{origin}: {key} = {value}: {files}, and a store keeps the size that it was \
+                     made with; set that size"
+                ));
+            } else if lens.len() == 1 && len % multiple != 0 {
+                self.errors.push(format!(
+                    "the only file in {dir} is {len} bytes long, as if it was cut: bring it back, \
+                     or set {key} to the size that the store was made with"
+                ));
+            } else {
+                remarks.push(format!("{key} = {len}: {files}"));
+                *value = len;
+            }
         }
-        remarks.into_iter().for_each(|remark| self.warn(remark));
+        remarks.into_iter().for_each(|remark| self.note(remark));
+        self.refuse_errors()
+    }
+
+    /// With these values nothing starts.
+    fn refuse_errors(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(self.errors.is_empty(), "{}", self.errors.join("\n"));
+        Ok(())
     }
 }
 
@@ -413,17 +438,33 @@ mod tests {
     fn a_store_keeps_the_sizes_of_its_files() {
         let dir = tempfile::tempdir().unwrap();
         #[allow(clippy::disallowed_methods, reason = "a store made by another server")]
-        for (path, len) in [("commitlog/00000000000000000000", 4096), ("consumequeue/t/0/00", 2000)]
-        {
+        let write = |path: &str, len| {
             let path = dir.path().join(path);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, vec![0; len]).unwrap();
-        }
+        };
+        write("commitlog/.DS_Store", 6148);
+        write("commitlog/00000000000000000000", 4096);
+        // One that was cut, and comes first.
+        write("consumequeue/a/0/00000000000000000000", 1980);
+        write("consumequeue/b/0/00000000000000000000", 2000);
+        write("consumequeue/b/1/00000000000000000000", 2000);
         let text = format!("storePathRootDir={}", dir.path().display());
-        let mut config = load(&text, &[]).unwrap();
-        config.adopt_sizes();
-        assert_eq!(config.store.mapped_file_size_commit_log, 4096);
-        assert_eq!(config.store.mapped_file_size_consume_queue, 2000);
+        let sizes = |more: &str| {
+            let mut config = load(&format!("{text}\n{more}"), &[]).unwrap();
+            config.adopt_sizes().map_err(|error| error.to_string())?;
+            let StoreSettings { mapped_file_size_commit_log, .. } = config.store;
+            Ok((mapped_file_size_commit_log, config.store.mapped_file_size_consume_queue))
+        };
+        assert_eq!(sizes(""), Ok((4096, 2000)));
+        assert_eq!(sizes("mappedFileSizeCommitLog=4096"), Ok((4096, 2000)));
+        let error: String = sizes("mappedFileSizeConsumeQueue=4000").unwrap_err();
+        let expected = ":2: mappedFileSizeConsumeQueue = 4000: the files in ";
+        assert!(error.contains(expected) && error.contains("are 2000 bytes long"), "{error}");
+        write("commitlog/00000000000000000000", 4000);
+        assert!(sizes("").unwrap_err().contains("4000 bytes long, as if it was cut"));
+        write("commitlog/00000000000000004000", 4000);
+        assert_eq!(sizes(""), Ok((4000, 2000)));
     }
 
     #[test]

@@ -150,7 +150,7 @@ fn load(
     let given: Vec<_> = given.collect();
     let mut config = Config::load(role, file, &environment, &given)?;
     if role != Role::Namesrv {
-        config.adopt_sizes();
+        config.adopt_sizes()?;
     }
     for notice in &config.notices {
         match notice.is_warning {

@@ -4,7 +4,7 @@
 
 mod server;
 
-use std::process::Command;
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use apogee_types::settings::{
@@ -38,9 +38,7 @@ fn serves(port: u16, conf: &str) {
     let dir = tempfile::tempdir().unwrap();
     let mut server = Server::start(dir.path(), port, conf);
     let run = |args: &[&str]| {
-        let mut command = Command::new("timeout");
-        command.arg("60").arg(env!("CARGO_BIN_EXE_apogee")).args(args);
-        let output = command.args(["-n", &server.addr]).output().unwrap();
+        let output = tool(args, &server.addr);
         assert!(output.status.success(), "{args:?}: {output:?}\nwith\n{conf}");
         String::from_utf8(output.stdout).unwrap()
     };
@@ -51,6 +49,16 @@ fn serves(port: u16, conf: &str) {
     std::thread::sleep(Duration::from_secs(1));
     let spent = cpu_ticks(&server) - before;
     assert!(spent < 50, "{spent} hundredths of an idle second\nwith\n{conf}");
+    stop(&mut server);
+}
+
+fn tool(args: &[&str], addr: &str) -> Output {
+    let mut command = Command::new("timeout");
+    command.args(["60", env!("CARGO_BIN_EXE_apogee")]).args(args);
+    command.args(["-n", addr]).output().unwrap()
+}
+
+fn stop(server: &mut Server) {
     kill_process(Pid::from_child(&server.child), Signal::TERM).unwrap();
     assert!(server.child.wait().unwrap().success());
 }
@@ -72,4 +80,38 @@ fn a_server_lives_with_the_most_of_every_number() {
     // The slots of an index are written, all of them.
     let most = |key: &Key, (_, high)| if key.name == "maxHashSlotNum" { 1 << 20 } else { high };
     serves(23_721, &at_bounds(most));
+}
+
+#[test]
+fn a_store_is_opened_with_the_sizes_that_it_was_made_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let conf = "mappedFileSizeCommitLog=65536\nmappedFileSizeConsumeQueue=400\n";
+    let run = |addr: &str, args: &[&str]| {
+        let output = tool(args, addr);
+        assert!(output.status.success(), "{args:?}: {output:?}");
+        output.stdout
+    };
+    let mut server = Server::start(dir.path(), 23_741, conf);
+    run(&server.addr, &["produce", "t", "x"]);
+    stop(&mut server);
+    let refusal = |conf: &str| {
+        std::fs::write(dir.path().join("broker.conf"), conf).unwrap();
+        let args = ["5", env!("CARGO_BIN_EXE_apogee"), "--data", "data", "-c", "broker.conf"];
+        let output = Command::new("timeout").args(args).current_dir(&dir).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let said = refusal("\nmappedFileSizeCommitLog=131072\n");
+    let expected = "broker.conf:2: mappedFileSizeCommitLog = 131072: the files in data/commitlog \
+                    are 65536 bytes long";
+    assert!(said.contains(expected), "{said}");
+    let segment = dir.path().join("data/commitlog/00000000000000000000");
+    let whole = std::fs::read(&segment).unwrap();
+    std::fs::write(&segment, &whole[..40_000]).unwrap();
+    let said = refusal("");
+    assert!(said.contains("is 40000 bytes long, as if it was cut"), "{said}");
+    std::fs::write(&segment, whole).unwrap();
+    let server = Server::start(dir.path(), 23_741, "");
+    let consume = ["consume", "t", "--group", "g", "--from", "earliest", "--count", "1"];
+    assert_eq!(run(&server.addr, &consume), b"x\n");
 }

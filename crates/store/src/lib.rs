@@ -33,6 +33,6 @@ pub use queues::Recent;
 pub use read::{Boundary, ReadLimits, ReadResult, ReadStatus, RecordReader, Unit};
 pub use statistics::{Flushes, Statistics};
 pub use store::{Appended, Arrival, Batch, Recovery, Settings, Store};
-pub use view::View;
+pub use view::{View, most_frequent};
 pub use walk::Step;
 pub use watermark::Watermark;

@@ -261,7 +261,8 @@ fn file_lens(dir: &Path) -> Result<Vec<u64>, Error> {
 }
 
 /// Of several that are equally frequent the largest: files are cut short, not made longer.
-fn most_frequent(lens: Vec<u64>) -> Option<u64> {
+#[must_use]
+pub fn most_frequent(lens: Vec<u64>) -> Option<u64> {
     let mut counts: BTreeMap<u64, usize> = BTreeMap::new();
     for len in lens {
         *counts.entry(len).or_default() += 1;

@@ -60,18 +60,26 @@ pub fn holds_files(path: &Path) -> bool {
     path.read_dir().is_ok_and(|mut entries| entries.next().is_some())
 }
 
-/// Length of the first file `depth` directories below `path`.
-pub fn first_file_len(path: &Path, depth: usize) -> Option<u64> {
-    let mut entries: Vec<_> = path.read_dir().ok()?.flatten().collect();
-    entries.sort_by_key(std::fs::DirEntry::file_name);
-    if depth == 0 {
-        return entries
-            .iter()
-            .filter_map(|entry| entry.metadata().ok())
-            .find(|m| m.is_file())
-            .map(|metadata| metadata.len());
+/// Lengths of segments `depth` directories below `path`, of the first thousand or so: a broker may
+/// have a hundred thousand queues. Empty files, which a crash leaves, say nothing.
+pub fn segment_lens(path: &Path, depth: usize) -> Vec<u64> {
+    const ENOUGH: usize = 1000;
+    let Ok(entries) = path.read_dir() else { return Vec::new() };
+    let mut lens = Vec::new();
+    for entry in entries.flatten() {
+        if ENOUGH <= lens.len() {
+            break;
+        }
+        if depth != 0 {
+            lens.extend(segment_lens(&entry.path(), depth - 1));
+            continue;
+        }
+        let name = entry.file_name();
+        let is_segment = name.len() == 20 && name.as_encoded_bytes().iter().all(u8::is_ascii_digit);
+        let len = entry.metadata().ok().filter(|it| it.is_file() && is_segment).map(|it| it.len());
+        lens.extend(len.filter(|len| *len != 0));
     }
-    entries.iter().find_map(|entry| first_file_len(&entry.path(), depth - 1))
+    lens
 }
 
 #[cfg(test)]
