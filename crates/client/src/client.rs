@@ -51,7 +51,7 @@ impl Options {
         let addrs = name_servers.split(';').map(str::trim).filter(|addr| !addr.is_empty());
         Self {
             name_servers: addrs.map(str::to_owned).collect(),
-            transport: Arc::new(Tcp),
+            transport: Arc::new(Tcp::default()),
             clock: Arc::new(SystemClock),
             seed: fastrand::Rng::new().u64(..),
             client_id: None,

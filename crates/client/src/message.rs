@@ -222,7 +222,10 @@ pub(crate) fn deflate(body: &[u8]) -> Vec<u8> {
 pub fn inflate(body: &[u8], compression: SysFlag) -> io::Result<Vec<u8>> {
     match compression {
         SysFlag::COMPRESSION_LZ4 => read_bounded(lz4_flex::frame::FrameDecoder::new(body)),
-        SysFlag::COMPRESSION_ZSTD => Err(io::Error::other("this client does not know zstd")),
+        SysFlag::COMPRESSION_ZSTD => {
+            let decoder = ruzstd::decoding::StreamingDecoder::new(body);
+            read_bounded(decoder.map_err(io::Error::other)?)
+        }
         _ => read_bounded(flate2::read::ZlibDecoder::new(body)),
     }
 }
@@ -319,6 +322,54 @@ pub(crate) mod tests {
         let message = read_one(stored("T", b"no zlib", b"", SysFlag::COMPRESSED, "1.2.3.4:5"));
         assert_eq!(&message.body[..], b"no zlib");
         assert!(message.sys_flag.has(SysFlag::COMPRESSED));
+    }
+
+    #[test]
+    fn what_java_clients_compress_with_zstd_is_read() {
+        // Written by the Java client's way, `ZstdOutputStream` of zstd-jni 1.5.2 at its default
+        // level and at its highest.
+        let of_java: [&[u8]; 2] = [
+            include_bytes!("../tests/fixtures/zstd-jni-level-5.zst"),
+            include_bytes!("../tests/fixtures/zstd-jni-level-22.zst"),
+        ];
+        let body: String = (0..300).map(|number| format!("tick {}\n", number * number)).collect();
+        let flag = SysFlag::COMPRESSED.with(SysFlag::COMPRESSION_ZSTD);
+        for bytes in of_java {
+            let message = read_one(stored("T", bytes, b"", flag, "1.2.3.4:5"));
+            assert_eq!(message.body, body);
+            assert_eq!(message.sys_flag, SysFlag::default());
+            for cut in 0..bytes.len() {
+                assert!(inflate(&bytes[..cut], SysFlag::COMPRESSION_ZSTD).is_err(), "at {cut}");
+            }
+            // A flipped bit makes an error or another body, but never a panic.
+            for bit in 0..8 * bytes.len() {
+                let mut flipped = bytes.to_vec();
+                flipped[bit / 8] ^= 1 << (bit % 8);
+                let _ = inflate(&flipped, SysFlag::COMPRESSION_ZSTD);
+            }
+        }
+    }
+
+    #[test]
+    fn a_zstd_body_that_would_fill_the_memory_stays_as_it_is() {
+        // A frame of blocks that repeat one byte 128 KiB times, more than a gigabyte of them.
+        let block = ((128 << 10) << 3 | 1 << 1) as u32;
+        let block = [&block.to_le_bytes()[..3], &[7]].concat();
+        let head = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x58];
+        let bomb = [&head[..], &block.repeat(10_000)].concat();
+        let error = inflate(&bomb, SysFlag::COMPRESSION_ZSTD).unwrap_err();
+        assert!(error.to_string().contains("inflates to more than"), "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_that_are_no_zstd_are_an_error_or_a_body(
+            head in any::<bool>(),
+            bytes in proptest::collection::vec(any::<u8>(), 0..200),
+        ) {
+            let magic: &[u8] = if head { &[0x28, 0xb5, 0x2f, 0xfd] } else { &[] };
+            let _ = inflate(&[magic, &bytes].concat(), SysFlag::COMPRESSION_ZSTD);
+        }
     }
 
     #[test]
