@@ -45,7 +45,7 @@ pub fn standalone(config: Config, port: u16) -> anyhow::Result<()> {
         let running = RunningBroker::start(&config)?;
         let own = OwnBroker {
             addr: broker_addr(&config).into(),
-            ha_addr: store_host(&config).to_string().into(),
+            ha_addr: ha_addr(&config).into(),
             listen_port: config.broker.listen_port,
             advertised: config.broker.advertised_addresses.clone(),
             is_fixed: !config.broker.broker_ip1.is_empty(),
@@ -104,7 +104,7 @@ fn registrars(config: &Config, door: &Arc<Door>) -> Vec<Registrar> {
         client: client.clone(),
         name_server,
         addr: broker_addr(config),
-        ha_addr: store_host(config).to_string(),
+        ha_addr: ha_addr(config),
         period: Duration::from_millis(
             config.broker.register_name_server_period.clamp(10_000, 60_000),
         ),
@@ -415,6 +415,15 @@ fn broker_addr(config: &Config) -> String {
     }
 }
 
+/// The address at which slaves find this broker.
+fn ha_addr(config: &Config) -> String {
+    let port = u16::try_from(config.store.ha_listen_port).unwrap_or_default();
+    match config.broker.broker_ip2.as_str() {
+        "" => SocketAddr::new(store_host(config).ip(), port).to_string(),
+        ip => format!("{ip}:{port}"),
+    }
+}
+
 /// The same as part of records and message ids, which hold no names.
 fn store_host(config: &Config) -> SocketAddr {
     let name_server =
@@ -440,7 +449,12 @@ async fn listen_all(
 /// `setting` is what the operator would change to listen elsewhere.
 async fn listen(config: &Config, port: u16, setting: &str) -> anyhow::Result<Box<dyn Listener>> {
     let addr = SocketAddr::new(config.net.bind_address, port);
-    Tcp.listen(addr).await.map_err(|error| {
+    let net = &config.net;
+    let tcp = Tcp {
+        send_buffer_len: net.server_socket_snd_buf_size,
+        receive_buffer_len: net.server_socket_rcv_buf_size,
+    };
+    tcp.listen(addr).await.map_err(|error| {
         let advice = match error.kind() {
             io::ErrorKind::AddrInUse => {
                 "the port is in use: stop the other server or choose another port with"

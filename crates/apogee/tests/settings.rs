@@ -7,6 +7,7 @@ mod server;
 use std::process::{Command, Output};
 use std::time::Duration;
 
+use apogee_client::PullConsumer;
 use apogee_types::settings::{
     BrokerSettings, Key, NamesrvSettings, NetSettings, Range, StoreSettings,
 };
@@ -114,4 +115,39 @@ fn a_store_is_opened_with_the_sizes_that_it_was_made_with() {
     let server = Server::start(dir.path(), 23_741, "");
     let consume = ["consume", "t", "--group", "g", "--from", "earliest", "--count", "1"];
     assert_eq!(run(&server.addr, &consume), b"x\n");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn the_bounds_of_pulls_and_queries_are_those_of_the_settings() {
+    for (port, conf, pulled, queried) in [
+        (23_761, "", 32, 64),
+        (23_781, "maxTransferCountOnMessageInMemory=90\nmaxMsgsNumBatch=80\n", 90, 80),
+        (23_801, "maxTransferBytesOnMessageInMemory=1000\n", 4, 64),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let server = Server::start(dir.path(), port, conf);
+        let client = PullConsumer::new(&server.addr, "g").unwrap();
+        client.client().create_topic("t", 1).await.unwrap();
+        let sent = tool(&["produce", "t", "x", "--key", "k", "--count", "100"], &server.addr);
+        assert!(sent.status.success(), "{sent:?}");
+        let queue = client.queues("t").await.unwrap().remove(0);
+        let found = client.pull(&queue, "*", 0, 100, Duration::from_millis(1)).await.unwrap();
+        assert_eq!(found.messages.len(), pulled, "{conf}");
+        let found = client.client().query_by_key("t", "k", 100, 0..i64::MAX).await.unwrap();
+        assert_eq!(found.len(), queried, "{conf}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_pull_consumer_that_no_heartbeat_announced_can_be_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), 23_821, "rejectPullConsumerEnable=true\n");
+    let sent = tool(&["produce", "t", "x"], &server.addr);
+    assert!(sent.status.success(), "{sent:?}");
+    let client = PullConsumer::new(&server.addr, "g").unwrap();
+    let queue = client.queues("t").await.unwrap().remove(0);
+    let refused = client.pull(&queue, "*", 0, 1, Duration::from_millis(1)).await.unwrap_err();
+    assert!(refused.to_string().contains("group info not exist"), "{refused}");
+    let consume = ["consume", "t", "--group", "g", "--count", "1"];
+    assert_eq!(tool(&consume, &server.addr).stdout, b"x\n");
 }

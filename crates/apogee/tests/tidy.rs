@@ -239,6 +239,53 @@ fn every_dependency_is_used() {
     nothing(&offences);
 }
 
+/// Settings of the name server and of registration that another change makes live.
+const SOON_LIVE: &[&str] = &[
+    "channel_expired_timeout",
+    "register_broker_timeout_mills",
+    "force_register",
+    "compressed_register",
+    "support_acting_master",
+    "need_wait_for_service",
+    "wait_seconds_for_service",
+    "delete_topic_with_broker_registration",
+    "scan_not_active_broker_interval",
+];
+
+/// A setting that nothing reads would be a promise that nobody keeps.
+#[test]
+fn every_setting_is_read_somewhere() {
+    let sources = sources();
+    let (tables, others): (Vec<_>, Vec<_>) =
+        sources.iter().partition(|source| source.path.starts_with("crates/types/src/settings"));
+    let mut offences = String::new();
+    let mut fields = 0;
+    for line in tables.iter().flat_map(|source| source.text.lines()) {
+        let Some((key, rest)) = line.trim().strip_prefix('"').and_then(|it| it.split_once("\" "))
+        else {
+            continue;
+        };
+        let Some((field, _)) = rest.split_once(':').filter(|(it, _)| !it.contains(' ')) else {
+            continue;
+        };
+        fields += 1;
+        let is_read = others.iter().any(|source| has_word(&source.text, field));
+        if !is_read && !SOON_LIVE.contains(&field) {
+            writeln!(offences, "{key}: nothing reads {field}").unwrap();
+        }
+    }
+    assert!(40 < fields, "the tables are where the test looks");
+    nothing(&offences);
+}
+
+fn has_word(text: &str, word: &str) -> bool {
+    let is_part = |c: char| c == '_' || c.is_ascii_alphanumeric();
+    text.match_indices(word).any(|(at, _)| {
+        let (before, after) = (&text[..at], &text[at + word.len()..]);
+        !before.ends_with(is_part) && !after.starts_with(is_part)
+    })
+}
+
 #[test]
 fn every_licence_is_one_that_we_accept() {
     let metadata = Command::new(env!("CARGO"))

@@ -98,6 +98,11 @@ impl ConsumerGroup {
         self.message_model == MessageModel::Broadcasting
     }
 
+    #[must_use]
+    pub fn has_member(&self, connection: ConnectionId) -> bool {
+        self.members.contains_key(&connection)
+    }
+
     pub fn clients(&self) -> impl Iterator<Item = &Client> {
         self.members.values().map(|member| &member.client)
     }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use apogee_store::{ReadLimits, ReadStatus, Unit};
 use apogee_types::config::{GroupConfig, Perm, TopicConfig};
-use apogee_types::limits::{PULL_BYTES_MAX, PULL_COUNT_MAX};
-use apogee_types::subscription::{SUB_ALL, SubscriptionData, TAG};
-use apogee_types::{Millis, QueueId, QueueOffset};
+use apogee_types::limits::PULL_BYTES_MAX;
+use apogee_types::subscription::{ConsumeType, SUB_ALL, SubscriptionData, TAG};
+use apogee_types::{Millis, QueueId, QueueOffset, names};
 
 use crate::broker::Broker;
+use crate::clients::ConnectionId;
 use crate::error::Error;
 
 /// A pull as a consumer asks for it.
@@ -143,9 +144,11 @@ impl Broker {
                 if is_empty { ReadStatus::NoMessageInQueue } else { ReadStatus::OffsetTooSmall };
             return Ok(Pulled { status: PullStatus::Read(status), ..pulled });
         };
+        let count_max = self.settings.max_transfer_count_on_message_in_memory as usize;
+        let bytes_max = self.settings.max_transfer_bytes_on_message_in_memory as usize;
         let limits = ReadLimits {
-            count: usize::try_from(pull.max_count).unwrap_or(0).clamp(1, PULL_COUNT_MAX),
-            bytes: PULL_BYTES_MAX,
+            count: usize::try_from(pull.max_count).unwrap_or(0).clamp(1, count_max),
+            bytes: bytes_max.min(PULL_BYTES_MAX),
         };
         let mut wants = |code| admitted.filter.matches(code);
         let from = QueueOffset(from);
@@ -183,6 +186,18 @@ impl Broker {
             return Err(Error::FilterNotSupported);
         }
         Ok(Filter::new(subscription))
+    }
+
+    /// Refuses pull consumers that no heartbeat has announced, if rejectPullConsumerEnable says so.
+    pub fn check_puller(&self, group: &str, connection: ConnectionId) -> Result<(), Error> {
+        if !self.settings.reject_pull_consumer_enable || names::is_system_group(group) {
+            return Ok(());
+        }
+        let is_known = self.clients.with_consumer_group(group, |it| {
+            it.consume_type != ConsumeType::Actively || it.has_member(connection)
+        });
+        let offline = || Error::GroupOffline { group: group.to_owned() };
+        is_known.filter(|is_known| *is_known).map(drop).ok_or_else(offline)
     }
 
     /// When a parked pull is answered although nothing came.

@@ -6,9 +6,6 @@ use bytes::Bytes;
 use crate::broker::Broker;
 use crate::error::Error;
 
-/// Messages of one query at most; upstream's `maxMsgsNumBatch`.
-const COUNT_MAX: usize = 64;
-
 /// A query by key. Spec `store.md` 4.
 #[derive(Debug, Clone, Copy)]
 pub struct Query<'a> {
@@ -23,7 +20,7 @@ impl Broker {
     /// The records that may carry the key, oldest first; keys that merely hash alike are among
     /// them, as upstream's clients expect.
     pub fn query(&self, query: &Query<'_>) -> Result<Vec<Bytes>, Error> {
-        let max_count = query.max_count.min(COUNT_MAX);
+        let max_count = query.max_count.min(self.settings.max_msgs_num_batch as usize);
         let mut found =
             self.store.query_by_key(query.topic, query.key, max_count, query.from_ms, query.to_ms);
         found.sort_unstable();

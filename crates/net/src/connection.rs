@@ -630,9 +630,9 @@ mod tests {
         let (taken, was_backlog) = (asks.clone().into_iter(), false);
         let mut session = Reader { asks: taken, was_backlog, threads, may_go_on };
         doors.block_on(async {
-            let mut listener = Tcp.listen(([127, 0, 0, 1], 0).into()).await.unwrap();
+            let mut listener = Tcp::default().listen(([127, 0, 0, 1], 0).into()).await.unwrap();
             let addr = listener.local_addr().to_string();
-            let mut ours = Tcp.dial(&addr).await.unwrap();
+            let mut ours = Tcp::default().dial(&addr).await.unwrap();
             let theirs = listener.accept().await.unwrap();
             let serve = |lane: Arc<Lane>| async move {
                 let (outbox, admission) = (Outbox::default(), Arc::default());

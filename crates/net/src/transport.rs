@@ -40,18 +40,35 @@ pub trait Transport: Send + Sync {
 
 /// The network of the operating system.
 #[derive(Debug, Default, Clone, Copy)]
-pub struct Tcp;
+pub struct Tcp {
+    /// Buffers of accepted connections in bytes; with 0 the system decides.
+    pub send_buffer_len: u32,
+    pub receive_buffer_len: u32,
+}
 
 /// Connections that may wait to be accepted: as upstream.
 const BACKLOG: u32 = 1024;
 
+impl Tcp {
+    fn bind(self, addr: SocketAddr) -> io::Result<TcpListener> {
+        let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        // Accepted connections inherit them.
+        if self.send_buffer_len != 0 {
+            socket.set_send_buffer_size(self.send_buffer_len)?;
+        }
+        if self.receive_buffer_len != 0 {
+            socket.set_recv_buffer_size(self.receive_buffer_len)?;
+        }
+        socket.bind(addr)?;
+        socket.listen(BACKLOG)
+    }
+}
+
 impl Transport for Tcp {
     fn listen(&self, addr: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
         Box::pin(async move {
-            let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-            socket.set_reuseaddr(true)?;
-            socket.bind(addr)?;
-            let listener = socket.listen(BACKLOG)?;
+            let listener = self.bind(addr)?;
             let addr = listener.local_addr()?;
             Ok(Box::new(TcpAccept { listener, addr }) as Box<dyn Listener>)
         })
@@ -149,5 +166,26 @@ impl AsyncWrite for TcpPipe {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn buffers_have_the_length_that_was_asked_for() {
+        let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+        let lens = async |tcp: Tcp| {
+            let listener = tcp.bind(any_port).unwrap();
+            let peer = TcpStream::connect(listener.local_addr().unwrap());
+            let (accepted, _peer) = (listener.accept(), peer.await.unwrap());
+            let socket = TcpSocket::from_std_stream(accepted.await.unwrap().0.into_std().unwrap());
+            (socket.send_buffer_size().unwrap(), socket.recv_buffer_size().unwrap())
+        };
+        // Linux gives twice what is asked for, for its own book-keeping.
+        let asked = Tcp { send_buffer_len: 20_000, receive_buffer_len: 30_000 };
+        assert_eq!(lens(asked).await, (40_000, 60_000));
+        assert_ne!(lens(Tcp::default()).await, (40_000, 60_000));
     }
 }

@@ -10,11 +10,8 @@ pub const HEADER_FIELDS_MAX: usize = 256;
 /// hundred queues each at about 200 bytes fit; past it a pull is answered at once.
 pub const PARKED_BYTES_MAX: usize = 512 * 1024 * 1024;
 
-/// Messages of one pull, whatever the request says (upstream: `maxTransferCountOnMessageInMemory`).
-pub const PULL_COUNT_MAX: usize = 32;
-
-/// Bytes of one pull (upstream: `maxTransferBytesOnMessageInMemory`).
-pub const PULL_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of one pull, whatever the settings say: a frame that clients take holds them.
+pub const PULL_BYTES_MAX: usize = FRAME_LEN_MAX - 64 * 1024;
 
 /// Nesting of a JSON body.
 pub const JSON_DEPTH_MAX: usize = 64;

@@ -54,6 +54,7 @@ fn pull<'a>(call: &mut Call<'a>, request: PullMessage<'a>) -> Answer<PullMessage
         sub_version: request.sub_version,
     };
     let admitted = broker.admit_pull(&pull)?;
+    broker.check_puller(pull.group, call.peer.connection)?;
     if request.sys_flag & COMMIT_OFFSET != 0 {
         let now = broker.clock.now_ms();
         broker.offsets.commit(pull.group, pull.topic, admitted.queue, request.commit_offset, now);

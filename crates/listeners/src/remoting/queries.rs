@@ -15,15 +15,17 @@ pub fn routes(router: Router) -> Router {
 }
 
 fn by_key(call: &mut Call<'_>, request: QueryMessage) -> Answer<QueryMessageResponse> {
-    const UNIQUE_KEY_COUNT: i32 = 32;
-    let max_count = if request.is_unique_key { UNIQUE_KEY_COUNT } else { request.max_count };
+    let max_count = match request.is_unique_key {
+        true => call.broker().settings.default_query_max_num as usize,
+        false => usize::try_from(request.max_count).unwrap_or(0),
+    };
     let is_tags = request.index_type.as_deref() == Some("T");
     let key = if is_tags { format!("T#{}", request.key) } else { request.key };
     let broker = call.broker();
     let found = broker.query(&Query {
         topic: &request.topic,
         key: &key,
-        max_count: usize::try_from(max_count).unwrap_or(0),
+        max_count: max_count,
         from_ms: request.begin_ms,
         to_ms: request.end_ms,
     })?;

@@ -1,4 +1,4 @@
-//! The settings of a broker. Meaning and defaults: spec `config.md` 2.1.
+//! The settings of a broker. Meaning and defaults: spec `config.md` 2.1, and 2.2 where it decides.
 
 use super::value::INT_MAX;
 use super::{Addresses, AdvertisedAddresses, DelayLevels, settings};
@@ -44,62 +44,46 @@ settings! {
         /// Name of the topic for message traces.
         "msgTraceTopicName" msg_trace_topic_name: String = "RMQ_SYS_TRACE_TOPIC".into(),
             AtRestart important;
-        /// Whether groups of the system are created when they first consume.
-        "enableCreateSysGroup" enable_create_sys_group: bool = true, Live;
-        /// Whether system topics are protected from changes.
-        "validateSystemTopicWhenUpdateTopic" validate_system_topic_when_update_topic: bool =
-            true, Live;
-        /// Whether topics may take messages of every type.
-        "enableMixedMessageType" enable_mixed_message_type: bool = false, Live;
 
         /// Time (ms since 1970) before which sends are refused.
         "startAcceptSendRequestTimeStamp" start_accept_send_request_time_stamp: i64 = 0, Live;
-        /// Whether transactional messages are refused.
-        "rejectTransactionMessage" reject_transaction_message: bool = false, Live important;
         /// Region that a send is told, kept with each message.
         "regionId" region_id: String = "DefaultRegion".into(), Live;
         /// Whether a send is told to trace.
         "traceOn" trace_on: bool = true, Live;
         /// Whether replies of request-reply are stored if they cannot be pushed.
         "storeReplyMessageEnable" store_reply_message_enable: bool = true, Live;
-        /// Whether a delayed message can be taken back.
-        "recallMessageEnable" recall_message_enable: bool = false, Live;
         /// Delays of the levels 1, 2, ...
         "messageDelayLevel" message_delay_level: DelayLevels =
             DelayLevels::default(), AtRestart;
-        /// How often the progress of delay levels is saved, in ms.
-        "flushDelayOffsetInterval" flush_delay_offset_interval: u64 = 10_000, AtRestart;
 
         /// Whether a pull waits for messages.
         "longPollingEnable" long_polling_enable: bool = true, Live;
         /// How long a pull waits while longPollingEnable is off, in ms.
         "shortPollingTimeMills" short_polling_time_mills: u64 = 1000, Live;
+        /// Messages of one pull, at most.
+        "maxTransferCountOnMessageInMemory" max_transfer_count_on_message_in_memory:
+            u32 [1..=INT_MAX] = 32, Live important;
+        /// Bytes of one pull, at most; a longer message comes alone. No pull is longer than the
+        /// 16 MiB that clients take.
+        "maxTransferBytesOnMessageInMemory" max_transfer_bytes_on_message_in_memory:
+            u32 [1..=INT_MAX] = 256 << 10, Live important;
+        /// Results of a query by key, at most.
+        "maxMsgsNumBatch" max_msgs_num_batch: u32 [1..=INT_MAX] = 64, Live;
+        /// Results of a query by unique key, at most.
+        "defaultQueryMaxNum" default_query_max_num: u32 [1..=INT_MAX] = 32, Live;
         /// Whether lite pull consumers are served.
         "litePullMessageEnable" lite_pull_message_enable: bool = true, Live;
-        /// Whether pull consumers are refused.
+        /// Whether pull consumers are refused that no heartbeat has announced.
         "rejectPullConsumerEnable" reject_pull_consumer_enable: bool = false, Live;
-        /// Whether consumers may filter by SQL92.
-        "enablePropertyFilter" enable_property_filter: bool = false, Live;
-        /// Whether SQL92 filters apply to retry topics too.
-        "filterSupportRetry" filter_support_retry: bool = false, Live;
         /// Whether consumers are told when their group changes.
         "notifyConsumerIdsChangedEnable" notify_consumer_ids_changed_enable: bool = true, Live;
-        /// Whether they are told at once, else every 15 s.
-        "realTimeNotifyConsumerChange" real_time_notify_consumer_change: bool = true, Live;
-        /// Whether answers may send a consumer to a slave.
-        "slaveReadEnable" slave_read_enable: bool = false, Live;
 
         /// How often the progress of groups is saved, in ms.
         "flushConsumerOffsetInterval" flush_consumer_offset_interval: u64 [1..=INT_MAX] =
             5000, AtRestart;
-        /// Commits of offsets after which their version goes up.
-        "consumerOffsetUpdateVersionStep" consumer_offset_update_version_step: u64 = 500, Live;
-        /// Whether a reset of offsets is kept here until its consumer asks.
-        "useServerSideResetOffset" use_server_side_reset_offset: bool = true, Live;
         /// Age at which a silent client is forgotten, in ms.
         "channelExpiredTimeout" channel_expired_timeout: u64 = 120_000, AtRestart;
-        /// Age at which a subscription of a silent group is forgotten, in ms.
-        "subscriptionExpiredTimeout" subscription_expired_timeout: u64 = 600_000, AtRestart;
 
         /// How often the broker registers, in ms; 10000 to 60000.
         "registerNameServerPeriod" register_name_server_period: u64 = 30_000, AtRestart;
@@ -109,7 +93,5 @@ settings! {
         "forceRegister" force_register: bool = true, Live;
         /// Whether the body of a registration is compressed.
         "compressedRegister" compressed_register: bool = false, Live;
-        /// Silence after which name servers drop this broker, in ms.
-        "brokerNotActiveTimeoutMillis" broker_not_active_timeout_millis: u64 = 10_000, Live;
     }
 }

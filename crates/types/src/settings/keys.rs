@@ -95,6 +95,17 @@ const MISSING: &[(&str, &str)] = &[
     ("totalReplicas", "1"),
     ("transRocksDBEnable", "false"),
     ("timerRocksDBEnable", "false"),
+    ("enableCreateSysGroup", "true"),
+    ("enableMixedMessageType", "false"),
+    ("enablePropertyFilter", "false"),
+    ("enableShutdownGracefully", "false"),
+    ("filterSupportRetry", "false"),
+    ("haMasterAddress", ""),
+    ("notifyMinBrokerIdChanged", "false"),
+    ("recallMessageEnable", "false"),
+    ("slaveReadEnable", "false"),
+    ("useServerSideResetOffset", "true"),
+    ("validateSystemTopicWhenUpdateTopic", "true"),
     ("useTLS", "false"),
 ];
 
@@ -117,6 +128,33 @@ const IGNORED: &[(&str, &str)] = &[
         logicQueueSwapMapReserveFileNum dispatchFromSenderThread enableCleanExpiredOffset
         pullBatchMaxMessageCount maxSlaveResendLength serverSocketBacklog
         maxReconnectIntervalTimeSeconds channelNotActiveInterval rocketmqHome brokerConfigPath",
+    ),
+    (
+        "each flush takes all that is there",
+        "flushCommitLogLeastPages flushCommitLogThoroughInterval flushConsumeQueueLeastPages
+        flushConsumeQueueThoroughInterval",
+    ),
+    (
+        "a pull from the disk has the bounds of one from memory (maxTransfer...OnMessageInMemory)",
+        "maxTransferBytesOnMessageInDisk maxTransferCountOnMessageInDisk
+        accessMessageInMemoryMaxRatio",
+    ),
+    (
+        "it is saved with the progress of groups (flushConsumerOffsetInterval)",
+        "flushDelayOffsetInterval consumerOffsetUpdateVersionStep",
+    ),
+    ("consumers are told at once, always", "realTimeNotifyConsumerChange"),
+    ("checksums are verified after an unclean stop, always", "checkCRCOnRecover"),
+    ("there are no transactional messages yet; all are refused", "rejectTransactionMessage"),
+    ("a subscription goes with the last client of its group", "subscriptionExpiredTimeout"),
+    (
+        "it is told to name servers only with enableSlaveActingMaster",
+        "brokerNotActiveTimeoutMillis",
+    ),
+    (
+        "Apogee has a fixed value: 3 s, 120 s, no pause, and 800 messages",
+        "connectTimeoutMillis clientChannelMaxIdleTimeSeconds deleteCommitLogFilesInterval
+        maxFilterMessageSize",
     ),
     (
         "there are no thread pools to size; connections share one thread a core",

@@ -26,8 +26,6 @@ settings! {
         "enableAllTopicList" enable_all_topic_list: bool = true, Live;
         /// Whether anyone may list the topics of a cluster or unit.
         "enableTopicList" enable_topic_list: bool = true, Live;
-        /// Whether brokers are told that the lowest id of their name has changed.
-        "notifyMinBrokerIdChanged" notify_min_broker_id_changed: bool = false, Live;
         /// Whether clients have to wait after the start, until brokers have registered.
         "needWaitForService" need_wait_for_service: bool = false, Live;
         /// How long, in s.

@@ -16,12 +16,5 @@ settings! {
         "serverSocketSndBufSize" server_socket_snd_buf_size: u32 = 0, AtRestart;
         /// Receive buffer of a connection in bytes; 0: the system decides.
         "serverSocketRcvBufSize" server_socket_rcv_buf_size: u32 = 0, AtRestart;
-        /// Time limit for connecting to another server, in ms.
-        "connectTimeoutMillis" connect_timeout_millis: u64 = 3000, AtRestart;
-        /// Silence after which a connection to another server is closed, in s.
-        "clientChannelMaxIdleTimeSeconds" client_channel_max_idle_time_seconds: u64 =
-            120, AtRestart;
-        /// Whether clients are told to go elsewhere while the server stops.
-        "enableShutdownGracefully" enable_shutdown_gracefully: bool = false, AtRestart;
     }
 }

@@ -28,20 +28,9 @@ settings! {
         /// How often the commit log is flushed with ASYNC_FLUSH, in ms.
         "flushIntervalCommitLog" flush_interval_commit_log: u64 [1..=INT_MAX] =
             500, Live important;
-        /// Pages of 4 KiB below which such a flush may wait.
-        "flushCommitLogLeastPages" flush_commit_log_least_pages: u32 = 4, Live;
-        /// How long it may wait, in ms.
-        "flushCommitLogThoroughInterval" flush_commit_log_thorough_interval: u64 = 10_000, Live;
         /// How often consume queues are flushed, in ms.
         "flushIntervalConsumeQueue" flush_interval_consume_queue: u64 [1..=INT_MAX] =
             1000, Live;
-        /// Pages of 4 KiB below which such a flush may wait.
-        "flushConsumeQueueLeastPages" flush_consume_queue_least_pages: u32 = 2, Live;
-        /// How long it may wait, in ms.
-        "flushConsumeQueueThoroughInterval" flush_consume_queue_thorough_interval: u64 =
-            60_000, Live;
-        /// Whether checksums are verified after an unclean stop.
-        "checkCRCOnRecover" check_crc_on_recover: bool = true, AtRestart;
 
         /// Whether messages are found by key and id.
         "messageIndexEnable" message_index_enable: bool = true, Live important;
@@ -49,10 +38,6 @@ settings! {
         "maxHashSlotNum" max_hash_slot_num: u32 [1..=100_000_000] = 5_000_000, AtRestart;
         /// Entries of an index file. Fixed for the life of a store.
         "maxIndexNum" max_index_num: u32 [2..=100_000_000] = 20_000_000, AtRestart;
-        /// Results of a query by key, at most.
-        "maxMsgsNumBatch" max_msgs_num_batch: u32 = 64, Live;
-        /// Results of a query by id, at most.
-        "defaultQueryMaxNum" default_query_max_num: u32 = 32, Live;
 
         /// Hours after which a file may be deleted.
         "fileReservedTime" file_reserved_time: u32 = 72, Live important;
@@ -60,8 +45,6 @@ settings! {
         "deleteWhen" delete_when: Hours = Hours(vec![4]), Live important;
         /// How often retention looks, in ms.
         "cleanResourceInterval" clean_resource_interval: u64 [1..=INT_MAX] = 10_000, AtRestart;
-        /// Pause between two deletions, in ms.
-        "deleteCommitLogFilesInterval" delete_commit_log_files_interval: u64 = 100, Live;
         /// Files deleted in one run, at most.
         "deleteFileBatchMax" delete_file_batch_max: u32 [1..=INT_MAX] = 10, Live important;
         /// Percent of the disk above which old files are deleted at any hour; 10 to 95.
@@ -73,26 +56,8 @@ settings! {
         /// Whether files younger than fileReservedTime may be deleted on a full disk.
         "cleanFileForciblyEnable" clean_file_forcibly_enable: bool = true, Live important;
 
-        /// Bytes of one pull from memory, at most.
-        "maxTransferBytesOnMessageInMemory" max_transfer_bytes_on_message_in_memory: u32 =
-            256 << 10, Live important;
-        /// Messages of one pull from memory, at most.
-        "maxTransferCountOnMessageInMemory" max_transfer_count_on_message_in_memory: u32 =
-            32, Live important;
-        /// Bytes of one pull from disk, at most.
-        "maxTransferBytesOnMessageInDisk" max_transfer_bytes_on_message_in_disk: u32 =
-            64 << 10, Live important;
-        /// Messages of one pull from disk, at most.
-        "maxTransferCountOnMessageInDisk" max_transfer_count_on_message_in_disk: u32 =
-            8, Live important;
-        /// Percent of the machine's memory that counts as recently written.
-        "accessMessageInMemoryMaxRatio" access_message_in_memory_max_ratio: u8 = 40, Live important;
-        /// Bytes of a consume queue that one filtered pull looks through.
-        "maxFilterMessageSize" max_filter_message_size: u32 = 16_000, Live;
 
         /// Port for slaves. 0: one more than listenPort.
         "haListenPort" ha_listen_port: i32 [0..=65_535] = 0, AtRestart;
-        /// Address of the master for slaves. Unset: as the name server says.
-        "haMasterAddress" ha_master_address: String = String::new(), AtRestart important;
     }
 }
