@@ -3,10 +3,13 @@
 use std::io::Write;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
-use apogee_client::{Outcome, PushConsumer, ReceivedMessage, StartFrom};
-use apogee_types::{Clock, Millis, SystemClock};
+use apogee_client::{
+    Client, Options, Outcome, PullConsumer, PushConsumer, ReceivedMessage, StartFrom,
+};
+use apogee_types::Millis;
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::Notify;
@@ -43,8 +46,7 @@ pub struct ConsumeArgs {
 fn start_from(text: &str) -> Result<StartFrom, String> {
     match text {
         "earliest" => return Ok(StartFrom::Earliest),
-        // `StartFrom::Latest` would begin a young queue at its start.
-        "latest" => return Ok(StartFrom::Time(SystemClock.now_ms())),
+        "latest" => return Ok(StartFrom::Latest),
         _ => {}
     }
     time(text).map(StartFrom::Time).ok_or_else(|| "must be earliest, latest, or a time".to_owned())
@@ -72,19 +74,61 @@ pub async fn run(args: ConsumeArgs) -> anyhow::Result<()> {
         let outcome = printing.print(&messages);
         std::future::ready(outcome)
     };
-    let consumer = PushConsumer::builder(&name_servers(args.namesrv), &args.group)
-        .subscribe(&args.topic, &args.tag)
-        .start_from(args.from)
-        .concurrency(1);
     // While the first look at the cluster lasts, Ctrl-C ends the process as ever.
-    let consumer = consumer.start(handler).await?;
+    let client = Client::new(Options::new(&name_servers(args.namesrv)));
+    let begun = begin(&client, &args.group, &args.topic, args.from).await?;
+    let consumer = PushConsumer::builder("", &args.group)
+        .client(client.clone())
+        .subscribe(&args.topic, &args.tag)
+        .start_from(begun)
+        .concurrency(1)
+        .start(handler)
+        .await?;
     let mut finished = pin!(printer.finished.notified());
     tokio::select! {
         () = &mut finished => {}
         signal = machine::stop_requested() => { signal.context("signals")?; }
     }
     consumer.shutdown().await;
+    client.close().await;
     Ok(())
+}
+
+/// Waits for the topic, and says where the group begins what it has not read before. With `Latest`
+/// a consumer would read a young queue from its start, and this machine's clock may be wrong: so
+/// the end of each queue becomes the group's offset, and queues that come later are read whole.
+async fn begin(
+    client: &Client,
+    group: &str,
+    topic: &str,
+    from: StartFrom,
+) -> Result<StartFrom, apogee_client::Error> {
+    const PAUSE: Duration = Duration::from_secs(1);
+    let group = PullConsumer::with(client.clone(), group)?;
+    let mut is_new = false;
+    let queues = loop {
+        match group.queues(topic).await {
+            Err(apogee_client::Error::NoRoute { .. }) => {
+                if !std::mem::replace(&mut is_new, true) {
+                    eprintln!("there is no topic {topic} yet; waiting for it");
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+            queues => break queues?,
+        }
+    };
+    if from != StartFrom::Latest {
+        return Ok(from);
+    }
+    for queue in queues.iter().filter(|_| !is_new) {
+        if group.committed(queue).await?.is_none() {
+            let end = client.max_offset(queue).await?;
+            // Only a group that is there can commit, and a pull makes it.
+            group.pull(queue, "*", end, 1, Duration::ZERO).await?;
+            group.commit(queue, end).await?;
+        }
+    }
+    Ok(StartFrom::Earliest)
 }
 
 struct Printer {
