@@ -8,7 +8,7 @@ mod server;
 use std::process::Command;
 use std::time::Duration;
 
-use apogee_client::{Client, Options, Outcome, Producer, PushConsumer};
+use apogee_client::{Client, Options, Outcome, Producer, PullConsumer, PushConsumer};
 use server::Server;
 
 /// What Apache RocketMQ's mqadmin 5.5.0 printed, each command after its command line.
@@ -111,6 +111,19 @@ fn topics_groups_and_configuration_are_managed_in_upstream_s_words() {
     for line in ["wipeWritePerm -b broker-a", "addWritePerm -b broker-a"] {
         assert_eq!(shape(&admin.run(line)), shape(&admin.recorded(line)), "{line}");
     }
+    admin.run("updateTopic -c DefaultCluster -t CapTopic -r 4 -w 4 -a +message.type=FIFO,+a=b");
+    admin.run("updateTopic -c DefaultCluster -t CapTopic -r 4 -w 4 -a -a");
+    let said = admin.run("updateTopicPerm -c DefaultCluster -t CapTopic -p 4");
+    assert_eq!(said, format!("update topic perm from 6 to 4 in {} success.\n", admin.broker));
+    let said = admin.run("updateTopicPerm -b 127.0.0.2:10911 -t CapTopic -p 4");
+    assert_eq!(said, "new perm equals to the old one!\n");
+    let said = admin.run("updateTopicPerm -b 127.0.0.2:10911 -t CapTopic -p 6");
+    assert!(said.contains("from 4 to 6") && said.contains("perm=RW-"), "{said}");
+    let kept = std::fs::read_to_string(dir.path().join("data/config/topics.json")).unwrap();
+    let kept: serde_json::Value = serde_json::from_str(&kept).unwrap();
+    let kept = &kept["topicConfigTable"]["CapTopic"];
+    assert_eq!(kept["attributes"], serde_json::json!({ "message.type": "FIFO" }));
+    assert_eq!((&kept["perm"], &kept["readQueueNums"]), (&6.into(), &4.into()));
     let topics = admin.run("topicList");
     assert!(topics.lines().any(|topic| topic == "AdminTopic"), "{topics}");
     assert!(!topics.contains("AdminOrder"), "{topics}");
@@ -131,6 +144,8 @@ fn what_goes_wrong_is_said() {
     assert!(overview.starts_with("The most commonly used mqadmin commands are:\n   updateTopic"));
     let (code, said) = admin.try_run("nothing");
     assert_eq!((code, &*said), (Some(0), "The sub command nothing not exist.\n"));
+    let yet = "mqadmin consumerStatus: Apogee does not have this command yet\n";
+    assert_eq!(admin.try_run("consumerStatus -g g"), (Some(1), yet.to_owned()));
     assert!(admin.run("help topicStatus").starts_with("usage: mqadmin topicStatus"));
     for (line, words) in [
         ("topicStatus", "Missing required option: t\nusage: mqadmin topicStatus"),
@@ -141,6 +156,7 @@ fn what_goes_wrong_is_said() {
         ("deleteTopic -t x -c nothing", "cluster [nothing] not exist"),
         ("updateTopic -t x -c DefaultCluster -r many", "-r many"),
         ("queryMsgById -i xyz", "xyz"),
+        ("updateTopic -t x -c DefaultCluster -a k=v", "neither +key=value nor -key"),
     ] {
         let (code, said) = admin.try_run(line);
         let all = said.lines().rev().collect::<Vec<_>>().join("\n") + "\n" + &said;
@@ -174,7 +190,7 @@ fn brokers_are_shown_as_upstream_shows_them() {
     let config = admin.run("getBrokerConfig -b 127.0.0.2:10911");
     let recorded = admin.recorded("getBrokerConfig -b 127.0.0.2:10911");
     assert_eq!(config.lines().next(), recorded.lines().next());
-    let row = "rejectTransactionMessage                          =  false";
+    let row = "storeReplyMessageEnable                           =  true";
     assert!(config.lines().any(|line| line == row) && recorded.contains(row), "{config}");
 }
 
@@ -259,5 +275,17 @@ async fn producers_and_consumers_are_shown_and_moved() {
     assert!(lines[0].ends_with("timestamp(string)[-1], timestamp(long)[-1]"), "{said}");
     assert_eq!(lines[2], format!("{:<40}  {:<40}  {:<40}", "broker-a", 0, 2));
     consumer.shutdown().await;
+    admin.run("sendMessage -t AdminTopic -p more");
+    let said = admin.run("skipAccumulatedMessage -g cap_push -t AdminTopic");
+    let row = format!("{:<40}  {:<40}  {:<40}", "broker-a", 0, 3);
+    assert_eq!(said.lines().skip(1).collect::<Vec<_>>(), [row]);
+    admin.run("updateSubGroup -c DefaultCluster -g other");
+    let said = admin.run("cloneGroupOffset -s cap_push -d other -t AdminTopic");
+    let words =
+        "clone group offset success. srcGroup[cap_push], destGroup=[other], topic[AdminTopic]\n";
+    assert_eq!(said, words);
+    let queue = client.route("AdminTopic").await.unwrap().read_queues().remove(0);
+    let other = PullConsumer::with(client.clone(), "other").unwrap();
+    assert_eq!(other.committed(&queue).await.unwrap(), Some(3));
     producer.shutdown().await;
 }

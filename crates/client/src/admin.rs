@@ -35,10 +35,13 @@ impl Client {
         Ok(())
     }
 
-    /// Creates or changes a topic on one broker.
+    /// Creates or changes a topic on one broker. An attribute without a value is removed.
     pub async fn create_topic_on(&self, addr: &str, config: &TopicConfig) -> Result<(), Error> {
-        let attributes: Vec<String> =
-            config.attributes.iter().map(|(name, value)| format!("+{name}={value}")).collect();
+        let attribute = |(name, value): (&String, &String)| match value.as_str() {
+            "" => format!("-{name}"),
+            value => format!("+{name}={value}"),
+        };
+        let attributes: Vec<String> = config.attributes.iter().map(attribute).collect();
         let request = UpdateAndCreateTopic {
             topic: config.topic_name.to_string(),
             default_topic: Some(apogee_types::names::AUTO_CREATE_TOPIC.to_owned()),

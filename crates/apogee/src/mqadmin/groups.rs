@@ -96,6 +96,27 @@ pub(super) const COMMANDS: &[Command] = &[
         ],
         run: |admin| Box::pin(reset(admin)),
     },
+    Command {
+        name: "skipAccumulatedMessage",
+        help: "Skip all messages that are accumulated (not consumed) currently.",
+        flags: &[
+            required('g', "group", "set the consumer group"),
+            required('t', "topic", "set the topic"),
+            optional('f', "force", "set the force rollback by timestamp switch[true|false]"),
+        ],
+        run: |admin| Box::pin(skip(admin)),
+    },
+    Command {
+        name: "cloneGroupOffset",
+        help: "Clone offset from other group.",
+        flags: &[
+            required('s', "srcGroup", "set source consumer group"),
+            required('d', "destGroup", "set destination consumer group"),
+            required('t', "topic", "set the topic"),
+            optional('o', "offline", "the group or the topic is offline"),
+        ],
+        run: |admin| Box::pin(clone(admin)),
+    },
 ];
 
 async fn update(admin: &Admin) -> anyhow::Result<()> {
@@ -305,28 +326,68 @@ async fn reset(admin: &Admin) -> anyhow::Result<()> {
         queue_id: admin.number('q')?.unwrap_or(-1),
         offset: admin.number('o')?,
     };
+    let offsets = reset_on_all(admin, &request).await?;
+    line!(
+        "start reset consumer offset by specified, group[{group}], topic[{topic}], \
+         force[{is_force}], timestamp(string)[{text}], timestamp(long)[{timestamp_ms}]"
+    );
+    show_offsets(&offsets);
+    Ok(())
+}
+
+/// To the end of each queue.
+async fn skip(admin: &Admin) -> anyhow::Result<()> {
+    let request = ResetOffset {
+        topic: admin.required('t').to_owned(),
+        group: admin.required('g').to_owned(),
+        timestamp_ms: -1,
+        is_force: admin.truth('f').unwrap_or(true),
+        queue_id: -1,
+        offset: None,
+    };
+    show_offsets(&reset_on_all(admin, &request).await?);
+    Ok(())
+}
+
+/// The new offsets on the broker of `-b`, else on all masters that have the topic.
+async fn reset_on_all(
+    admin: &Admin,
+    request: &ResetOffset,
+) -> anyhow::Result<BTreeMap<MessageQueue, i64>> {
     let addrs: Vec<String> = match admin.flag('b') {
         Some(addr) => vec![addr.to_owned()],
         None => {
-            let route = admin.client.route(topic).await?;
+            let route = admin.client.route(&request.topic).await?;
             let masters = route.data().broker_datas.iter().filter_map(|it| it.master());
             masters.map(|addr| addr.to_string()).collect()
         }
     };
     let mut offsets = BTreeMap::new();
     for addr in addrs {
-        let answer = admin.client.call::<ResetOffset>(&addr, &request, Bytes::new()).await?;
+        let answer = admin.client.call::<ResetOffset>(&addr, request, Bytes::new()).await?;
         offsets.extend(answer.json::<ResetOffsetBody>()?.offset_table);
     }
-    line!(
-        "start reset consumer offset by specified, group[{group}], topic[{topic}], \
-         force[{is_force}], timestamp(string)[{text}], timestamp(long)[{timestamp_ms}]"
-    );
+    Ok(offsets)
+}
+
+fn show_offsets(offsets: &BTreeMap<MessageQueue, i64>) {
     line!("{:<40}  {:<40}  {:<40}", "#brokerName", "#queueId", "#offset");
     for (queue, offset) in offsets {
         let broker = print::cut(&queue.broker_name, 32);
         line!("{broker:<40}  {:<40}  {offset:<40}", queue.queue_id);
     }
+}
+
+async fn clone(admin: &Admin) -> anyhow::Result<()> {
+    let (from, to, topic) = (admin.required('s'), admin.required('d'), admin.required('t'));
+    // The places of the brokers.
+    admin.client.route(topic).await?;
+    for (queue, it) in stats(admin, from).await?.offset_table {
+        if &*queue.topic == topic {
+            admin.client.commit_offset(to, &queue, it.consumer_offset).await?;
+        }
+    }
+    line!("clone group offset success. srcGroup[{from}], destGroup=[{to}], topic[{topic}]");
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use anyhow::Context;
 use apogee_control::kv::ORDER_TOPIC_CONFIG;
 use apogee_types::config::{Perm, TopicConfig};
 use apogee_types::{json, names};
@@ -32,6 +33,17 @@ pub(super) const COMMANDS: &[Command] = &[
             optional('s', "hasUnitSub", "has unit sub (true|false)"),
         ],
         run: |admin| Box::pin(update(admin)),
+    },
+    Command {
+        name: "updateTopicPerm",
+        help: "Update topic perm.",
+        flags: &[
+            optional('b', "brokerAddr", "create topic to which broker"),
+            optional('c', "clusterName", "create topic to which cluster"),
+            required('t', "topic", "topic name"),
+            required('p', "perm", "set topic's permission(2|4|6), intro[2:W; 4:R; 6:RW]"),
+        ],
+        run: |admin| Box::pin(update_perm(admin)),
     },
     Command {
         name: "deleteTopic",
@@ -96,9 +108,16 @@ async fn update(admin: &Admin) -> anyhow::Result<()> {
     config.topic_sys_flag = bit('u', UNIT) | bit('s', UNIT_SUB);
     config.order = order;
     for part in admin.flag('a').unwrap_or_default().split(',') {
-        if let Some((name, value)) = part.strip_prefix('+').and_then(|it| it.split_once('=')) {
-            config.attributes.insert(name.to_owned(), value.to_owned());
-        }
+        let pair = match (part.strip_prefix('+'), part.strip_prefix('-')) {
+            (Some(pair), _) => pair.split_once('=').filter(|(_, value)| !value.is_empty()),
+            // Without a value it is removed.
+            (None, Some(name)) => Some((name, "")),
+            (None, None) if part.is_empty() => continue,
+            (None, None) => None,
+        };
+        let (name, value) =
+            pair.with_context(|| format!("attribute {part} is neither +key=value nor -key"))?;
+        config.attributes.insert(name.to_owned(), value.to_owned());
     }
     let targets = admin.targets().await?;
     if order {
@@ -113,6 +132,46 @@ async fn update(admin: &Admin) -> anyhow::Result<()> {
         line!("create topic to {} success.", target.addr);
     }
     line!("{}", print::topic(&config));
+    Ok(())
+}
+
+/// All else of the topic stays as its route shows it.
+async fn update_perm(admin: &Admin) -> anyhow::Result<()> {
+    let topic = admin.required('t');
+    let perm: i32 = admin.number('p')?.unwrap_or_default();
+    let route = admin.client.route(topic).await?;
+    let queues = &route.data().queue_datas;
+    let of_broker = |name: &str| queues.iter().find(|it| &*it.broker_name == name);
+    let (found, targets) = match admin.flag('b') {
+        Some(addr) => {
+            let mut brokers = route.data().broker_datas.iter();
+            let broker = brokers.find(|it| it.master().is_some_and(|master| &**master == addr));
+            let queues = broker
+                .and_then(|it| of_broker(&it.broker_name))
+                .context("updateTopicPerm error broker not exit or broker is not master!.")?;
+            if queues.perm.0 == perm {
+                line!("new perm equals to the old one!");
+                return Ok(());
+            }
+            (queues, vec![addr.into()])
+        }
+        None => {
+            let masters = admin.targets().await?.into_iter().map(|it| it.addr);
+            (queues.first().context("no broker serves the topic")?, masters.collect())
+        }
+    };
+    let mut config = TopicConfig::new(topic, found.write_queue_count, Perm(perm));
+    config.read_queue_count = found.read_queue_count;
+    config.topic_sys_flag = found.topic_sys_flag;
+    let old = found.perm.0;
+    for addr in targets {
+        let addr: Arc<str> = addr;
+        admin.client.create_topic_on(&addr, &config).await?;
+        line!("update topic perm from {old} to {perm} in {addr} success.");
+    }
+    if admin.is_set('b') {
+        line!("{}.", print::topic(&config));
+    }
     Ok(())
 }
 

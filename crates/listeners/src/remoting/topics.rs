@@ -62,6 +62,7 @@ fn put(call: &Call<'_>, configs: Vec<TopicConfig>) -> Answer<Empty> {
             let kept = known.attributes.clone().into_iter();
             config.attributes = kept.chain(config.attributes).collect();
         }
+        config.attributes.retain(|_, value| !value.is_empty());
         broker.topics.put(config, now);
     }
     broker.persist_tables()?;
