@@ -33,6 +33,7 @@ enum Peer {
 /// Everything, from the cheapest to the slowest.
 pub fn test() -> anyhow::Result<()> {
     let started = Instant::now();
+    tools::require_network_and_mounts()?;
     tools::require()?;
     run(&mut cargo(&["test", "--locked", "--workspace"]))?;
     let program = commands::build_apogee()?;

@@ -94,6 +94,7 @@ pub fn run(args: &PeerBenchArgs) -> anyhow::Result<()> {
         load_average,
         stolen_percent: 0.0,
         extent: &extent,
+        broker_heap: places.broker_heap.clone(),
         outcomes: Vec::new(),
     };
     let mut runner = Runner::new(places, &extent)?;

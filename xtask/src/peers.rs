@@ -40,7 +40,6 @@ const JVM: &[&str] = &[
     "--add-opens=java.base/java.nio=ALL-UNNAMED",
     "--add-opens=java.base/sun.nio.ch=ALL-UNNAMED",
 ];
-pub const BROKER_HEAP: &[&str] = &["-Xms4g", "-Xmx4g", "-Xmn2g"];
 pub const NAME_SERVER_HEAP: &[&str] = &["-Xms512m", "-Xmx512m", "-Xmn256m"];
 
 /// Fetches Apache RocketMQ if it is not there; says where it lies.
@@ -79,6 +78,18 @@ pub struct PlaceArgs {
     /// directory].
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// Heap of Apache's broker, as `4g` or `512m`; half of it is for young objects.
+    #[arg(long, value_name = "SIZE", default_value = "4g", value_parser = broker_heap)]
+    heap: String,
+}
+
+/// What the JVM is told for a heap of this size.
+fn broker_heap(size: &str) -> anyhow::Result<String> {
+    let number = |unit| size.strip_suffix(unit).and_then(|it: &str| it.parse::<u64>().ok());
+    let mib = number('g').map(|gib| gib * 1024).or_else(|| number('m'));
+    let mib = mib.filter(|mib| 64 <= *mib).context("must be as `4g` or `512m`, 64m at least")?;
+    let young = if mib % 2048 == 0 { format!("{}g", mib / 2048) } else { format!("{}m", mib / 2) };
+    Ok(format!("-Xms{size} -Xmx{size} -Xmn{young}"))
 }
 
 impl PlaceArgs {
@@ -89,7 +100,7 @@ impl PlaceArgs {
         let data = self.data.clone().unwrap_or_else(|| commands::target_dir().join("bench-data"));
         std::fs::create_dir_all(&data)?;
         let (apogee, data) = (apogee.canonicalize()?, data.canonicalize()?);
-        Ok(Places { apache_home, apogee, data })
+        Ok(Places { apache_home, apogee, data, broker_heap: self.heap.clone() })
     }
 }
 
@@ -99,6 +110,8 @@ pub struct Places {
     pub apogee: PathBuf,
     /// Stores are made in here and deleted afterwards.
     pub data: PathBuf,
+    /// What the JVM of Apache's broker is told.
+    pub broker_heap: String,
 }
 
 /// A running server. Ends with this value as by `kill -9`, and what is in `dir` goes.
@@ -209,7 +222,8 @@ impl Places {
         let mut name_server = self.java(peer, &[], NAME_SERVER_HEAP, "namesrv", "NamesrvStartup");
         name_server.arg("-c").arg(&name_server_config);
         peer.launch(name_server, "namesrv.log", &|peer| route_code(&peer.name_server).is_some())?;
-        let mut broker = self.java(peer, setup.under, BROKER_HEAP, "broker", "BrokerStartup");
+        let heap: Vec<&str> = self.broker_heap.split(' ').collect();
+        let mut broker = self.java(peer, setup.under, &heap, "broker", "BrokerStartup");
         broker.arg("-c").arg(config).args(["-n", &peer.name_server]);
         peer.launch(broker, "broker.log", &|peer| peer.serves(setup.queues))
     }
@@ -414,4 +428,23 @@ fn is_routable(name_server: &str) -> bool {
 
 fn route_code(name_server: &str) -> Option<i64> {
     Questions::connect(name_server)?.route_code("TBW102")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_of_a_heap_is_for_young_objects() {
+        for (size, flags) in [
+            ("4g", "-Xms4g -Xmx4g -Xmn2g"),
+            ("1g", "-Xms1g -Xmx1g -Xmn512m"),
+            ("768m", "-Xms768m -Xmx768m -Xmn384m"),
+        ] {
+            assert_eq!(broker_heap(size).expect("a size"), flags);
+        }
+        for bad in ["", "4", "g", "-1g", "4t", "1m"] {
+            assert!(broker_heap(bad).is_err(), "{bad}");
+        }
+    }
 }

@@ -17,7 +17,7 @@ use clap::Args;
 use crate::figures::Outcome;
 use crate::machine::{self, Ticks};
 use crate::page::{self, Section};
-use crate::peers::{APACHE_VERSION, BROKER_HEAP, PlaceArgs};
+use crate::peers::{APACHE_VERSION, PlaceArgs};
 use crate::tools;
 
 use lab::Lab;
@@ -105,6 +105,7 @@ pub fn run(args: &StoreBenchArgs) -> anyhow::Result<()> {
     let (started, ticks) = (Instant::now(), Ticks::now()?);
 
     let extent = args.extent();
+    let heap = places.broker_heap.clone();
     let mut lab = Lab::new(places, &extent)?;
     let mut outcomes: Vec<Outcome> = Vec::new();
     let is_whole = args.only.is_empty() && !args.quick;
@@ -119,7 +120,7 @@ pub fn run(args: &StoreBenchArgs) -> anyhow::Result<()> {
             println!("{}", page::table([&outcome]));
             outcomes.push(outcome);
             let stolen = Ticks::now()?.stolen_since(ticks);
-            text = section(&extent, &outcomes)?;
+            text = section(&extent, &heap, &outcomes)?;
             text += &page::machine_table(&machine, load_average, stolen);
             text.push('\n');
             text += &page::table(&outcomes);
@@ -137,7 +138,7 @@ pub fn run(args: &StoreBenchArgs) -> anyhow::Result<()> {
 }
 
 /// What is above the table.
-fn section(extent: &Extent, outcomes: &[Outcome]) -> anyhow::Result<String> {
+fn section(extent: &Extent, heap: &str, outcomes: &[Outcome]) -> anyhow::Result<String> {
     let (revision, date) = page::revision_and_date()?;
     let mut text = format!(
         "{}\n\nApogee at {revision} against Apache RocketMQ {APACHE_VERSION}, {date}. Made by \
@@ -148,7 +149,7 @@ fn section(extent: &Extent, outcomes: &[Outcome]) -> anyhow::Result<String> {
          read is in the page cache. {} rounds, in alternation; figures are medians, with the \
          least and the greatest.",
         Section::Store.heading(),
-        BROKER_HEAP.join(" "),
+        heap,
         extent.log_bytes >> 30,
         extent.messages,
         extent.rounds,

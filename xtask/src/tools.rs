@@ -1,4 +1,5 @@
-//! What the tests need beyond Rust: a JDK, Maven, Go; and the benchmarks strace.
+//! What the tests need beyond Rust: a JDK, Maven, Go, iproute2 and to be root; and the benchmarks
+//! strace.
 
 use std::process::{Command, Stdio};
 
@@ -39,6 +40,15 @@ const TOOLS: [Tool; 3] = [
     },
 ];
 
+/// Makes the networks of `reach.rs`.
+const IP: Tool = Tool {
+    program: "ip",
+    version: "-V",
+    is_enough: |text| text.contains("iproute2"),
+    package: "iproute2",
+    what: "iproute2",
+};
+
 /// Makes a disk slow, for `store-bench`.
 const STRACE: Tool = Tool {
     program: "strace",
@@ -53,9 +63,20 @@ fn number_after(text: &str, word: &str) -> Option<u32> {
     rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
-/// What the tests need.
+/// What the tests with foreign clients need.
 pub fn require() -> anyhow::Result<()> {
     find_or_install(&TOOLS)
+}
+
+/// What our own need.
+pub fn require_network_and_mounts() -> anyhow::Result<()> {
+    if !rustix::process::getuid().is_root() {
+        bail!(
+            "run it as root: tests make networks and mount file systems (reach.rs and disk.rs of \
+             crates/apogee/tests); those with foreign clients alone: cargo xtask compat"
+        );
+    }
+    find_or_install(&[IP])
 }
 
 pub fn require_strace() -> anyhow::Result<()> {

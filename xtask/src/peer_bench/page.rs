@@ -3,13 +3,14 @@
 use super::Extent;
 use crate::figures::Outcome;
 use crate::page::{self, Section};
-use crate::peers::{APACHE_VERSION, BROKER_HEAP, NAME_SERVER_HEAP};
+use crate::peers::{APACHE_VERSION, NAME_SERVER_HEAP};
 
 pub struct Page<'a> {
     pub machine: Vec<(&'static str, String)>,
     pub load_average: f64,
     pub stolen_percent: f64,
     pub extent: &'a Extent,
+    pub broker_heap: String,
     pub outcomes: Vec<Outcome>,
 }
 
@@ -35,7 +36,7 @@ impl Page<'_> {
              memory and answers; beside SYNC_FLUSH it is a loop of append and fdatasync.\n\n",
             Section::Peers.heading(),
             Section::Notes.heading(),
-            BROKER_HEAP.join(" "),
+            self.broker_heap,
             NAME_SERVER_HEAP.join(" "),
             duration.as_secs(),
             jvm_warmup.as_secs(),
