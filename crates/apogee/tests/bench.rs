@@ -77,3 +77,29 @@ fn what_is_sent_is_received_and_every_answer_was_checked() {
     assert_eq!((&mixed["errors"], &mixed["lost"]), (&json!({}), &json!(0)), "{mixed}");
     assert_eq!(mixed["sent"]["messages"], mixed["received"]["messages"], "{mixed}");
 }
+
+#[test]
+fn what_is_sent_at_a_rate_is_as_much_as_that_and_the_server_is_watched() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), 24_081, "");
+    let span = "--warmup 0.2 --duration 1";
+    let pid = format!("--pid {}", server.child.id());
+    for load in ["latency --topic sent", "mixed --topic mixed"] {
+        let said = bench(&server, &format!("{load} --rate 500 {span} {pid}"));
+        assert_eq!((&said["errors"], &said["lost"]), (&json!({}), &json!(0)), "{load}: {said}");
+        // A busy machine sends late, but what is due is sent.
+        let sent = said["sent"]["messages"].as_u64().unwrap();
+        assert!((400..=600).contains(&sent), "{load}: {said}");
+        let times = &said["sent"]["us"];
+        let at = |name: &str| times[name].as_f64().unwrap_or_else(|| panic!("{name}: {said}"));
+        assert!(0.0 < at("p50") && at("p50") <= at("p99"), "{load}: {said}");
+        let cpu = said["serverCpuSeconds"].as_f64().unwrap();
+        assert!(0.0 < cpu && cpu < 4.0, "{load}: {said}");
+        assert!(1_000_000 < said["anonymousBytesMax"].as_u64().unwrap(), "{load}: {said}");
+    }
+    let said = bench(&server, &format!("latency --topic waited --end-to-end --pause 2 {span}"));
+    assert_eq!((&said["errors"], &said["lost"]), (&json!({}), &json!(0)), "{said}");
+    let received = said["received"]["messages"].as_u64().unwrap();
+    assert!((50..=500).contains(&received), "one after the other, with pauses: {said}");
+    assert!(said["serverCpuSeconds"].is_null(), "{said}");
+}

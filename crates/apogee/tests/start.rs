@@ -2,9 +2,11 @@
 
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "files are its input")]
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -49,6 +51,51 @@ fn a_standalone_server_says_where_it_is_and_stops_when_asked() {
 
     kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
     assert!(child.wait().unwrap().success());
+}
+
+/// Asks the name server for a route until it answers, which it does with "no route"; how long that
+/// took.
+fn first_answer(port: &str, since: Instant) -> Duration {
+    let header = br#"{"code":105,"language":"JAVA","version":500,"opaque":1,"flag":0}"#;
+    let len = header.len() as u32;
+    let request = [&(len + 4).to_be_bytes()[..], &len.to_be_bytes(), header].concat();
+    while since.elapsed() < Duration::from_secs(10) {
+        let asked = TcpStream::connect(format!("127.0.0.1:{port}")).and_then(|mut stream| {
+            stream.write_all(&request)?;
+            stream.read_exact(&mut [0; 8])
+        });
+        if asked.is_ok() {
+            return since.elapsed();
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    panic!("no answer after ten seconds");
+}
+
+/// The promises are 100 ms and 2 s; a busy machine and a build for tests get ten times the first.
+#[test]
+fn a_server_answers_at_once_and_stops_soon_and_leaves_no_mark_of_a_crash() {
+    let dir = tempfile::tempdir().unwrap();
+    let (port, broker_port) = free_ports();
+    let args = ["--port", &port, "--broker-port", &broker_port, "--bind", "127.0.0.1"];
+    for start in ["on an empty directory", "on a store"] {
+        let started = Instant::now();
+        let mut child = apogee(dir.path()).args(args).spawn().unwrap();
+        let answered = first_answer(&port, started);
+        println!("{start}: the first answer after {answered:?}");
+        assert!(answered < Duration::from_secs(1), "{start}: after {answered:?}");
+        let server = format!("127.0.0.1:{port}");
+        let sent = apogee(dir.path()).args(["produce", "t", "x", "-n", &server]).output().unwrap();
+        assert!(sent.status.success(), "{sent:?}");
+        let mark = dir.path().join("data/abort");
+        assert!(mark.exists(), "a kill from here on is a crash");
+        let asked = Instant::now();
+        kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+        assert!(child.wait().unwrap().success());
+        println!("{start}: stopped after {:?}", asked.elapsed());
+        assert!(asked.elapsed() < Duration::from_secs(2), "{start}: {:?}", asked.elapsed());
+        assert!(!mark.exists(), "{start}");
+    }
 }
 
 #[test]
@@ -149,7 +196,7 @@ fn a_broker_registers_with_name_servers_elsewhere_and_messages_pass() {
     let produce = || apogee(dir.path()).args(["produce", "t", "hello"]).args(ns).output().unwrap();
     // The registration follows the start; the route is there a moment later.
     let is_sent = (0..50).any(|_| {
-        std::thread::sleep(std::time::Duration::from_millis(100));
+        std::thread::sleep(Duration::from_millis(100));
         produce().status.success()
     });
     assert!(is_sent, "{:?}", produce());
@@ -165,7 +212,6 @@ fn a_broker_registers_with_name_servers_elsewhere_and_messages_pass() {
 /// A name server that answers everything with success and that nothing has changed. For each
 /// request it tells its code and length.
 fn name_server_that_counts() -> (u16, std::sync::mpsc::Receiver<(i64, usize)>) {
-    use std::io::{Read, Write};
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let (tell, told) = std::sync::mpsc::channel();
@@ -213,7 +259,7 @@ fn a_broker_with_ten_thousand_topics_sends_them_once() {
     let (port, told) = name_server_that_counts();
     let args = ["broker", "-c", "broker.conf", "-n", &format!("127.0.0.1:{port}")];
     let mut broker = apogee(dir.path()).args(args).spawn().unwrap();
-    let next = || told.recv_timeout(std::time::Duration::from_secs(30)).unwrap();
+    let next = || told.recv_timeout(Duration::from_secs(30)).unwrap();
     let (code, len) = next();
     assert!(code == 103 && 1_000_000 < len, "{code} with {len} bytes");
     let (code, len) = next();
