@@ -3,7 +3,7 @@
 //! The environment knows every setting as `APOGEE_<KEY>`, in any case and with or without
 //! underscores. `NAMESRV_ADDR` stays what it is for Apache RocketMQ: a default, below the file.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
@@ -40,7 +40,7 @@ pub struct Config {
     /// Values that cannot be, in their order; such a process does not start.
     errors: Vec<String>,
     /// Where the value of a key was given, of those that were.
-    origins: HashMap<String, String>,
+    origins: BTreeMap<String, String>,
 }
 
 /// A remark on a key that does not do what it says.
@@ -106,7 +106,7 @@ impl Config {
             namesrv: NamesrvSettings::default(),
             notices: Vec::new(),
             errors: Vec::new(),
-            origins: HashMap::new(),
+            origins: BTreeMap::new(),
         }
     }
 

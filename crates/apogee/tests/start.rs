@@ -53,8 +53,7 @@ fn a_standalone_server_says_where_it_is_and_stops_when_asked() {
     assert!(child.wait().unwrap().success());
 }
 
-/// Asks the name server for a route until it answers, which it does with "no route"; how long that
-/// took.
+/// Asks for a route until there is an answer, whichever; how long that took.
 fn first_answer(port: &str, since: Instant) -> Duration {
     let header = br#"{"code":105,"language":"JAVA","version":500,"opaque":1,"flag":0}"#;
     let len = header.len() as u32;

@@ -307,8 +307,9 @@ mod tests {
     #[test]
     fn no_name_and_no_flag_of_a_command_is_there_twice() {
         let mut names = std::collections::BTreeSet::new();
-        let later = LATER.split(' ').map(str::to_lowercase);
-        assert!(later.fold(true, |is_new, name| names.insert(name) && is_new));
+        for later in LATER.split(' ') {
+            assert!(names.insert(later.to_lowercase()), "{later}");
+        }
         for command in commands() {
             assert!(names.insert(command.name.to_lowercase()), "{}", command.name);
             let flags = || command.flags.iter().chain(&COMMON);

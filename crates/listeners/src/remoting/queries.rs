@@ -25,7 +25,7 @@ fn by_key(call: &mut Call<'_>, request: QueryMessage) -> Answer<QueryMessageResp
     let found = broker.query(&Query {
         topic: &request.topic,
         key: &key,
-        max_count: max_count,
+        max_count,
         from_ms: request.begin_ms,
         to_ms: request.end_ms,
     })?;
