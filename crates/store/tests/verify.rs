@@ -378,6 +378,7 @@ fn a_queue_whose_messages_are_too_old_keeps_its_end_in_a_repair() {
     sent.extend((0..COUNT).map(|number| send(&store, 1 + 3 * number)));
     let last_of = |topic: &str| sent.iter().rfind(|it| it.topic == topic).unwrap();
     let end = last_of("topic0").end.0;
+    store.checkpoint_step().unwrap();
     while store.log_min().0 < end {
         assert_eq!(store.delete_older(i64::MAX, 1).unwrap(), 1);
     }
