@@ -34,8 +34,8 @@ const SLICE_LARGE: u64 = 2 << 20;
 /// As much as is written in 25 ms at 160 MB/s.
 const MUCH: u64 = 4 << 20;
 const SLICE_SMALL: u64 = 64 << 10;
-/// A clock that goes back further was wrong before, or the time of the last record is: later messages
-/// do not wait for it, nor does retention for theirs. Who looks for a time then may miss some.
+/// A clock that goes back further was wrong before, or the time of the last record is: later
+/// messages do not wait for it, nor does retention for theirs. Who looks for a time may miss some.
 const CLOCK_SET_BACK_MS: Millis = 60_000;
 /// With synchronous flush, where the device is busy with it meanwhile.
 const SLICE_SYNC: u64 = 1 << 20;

@@ -380,6 +380,7 @@ impl Store {
         if let Some(index) = &self.index {
             // It says itself what it could not do, and does it later.
             let _ = index.settle();
+            self.checkpoint.tell_index_ms(index.end_ms());
         }
         self.log.prepare()
     }
@@ -407,7 +408,8 @@ impl Store {
         let behind = QUEUES_BEHIND_MAX.min(self.settings.segment_len / 8);
         let is_due = known.queues_at.plus(behind) <= newest.end
             || !(0..QUEUES_BEHIND_MS_MAX).contains(&(self.log.now_ms() - known.queues_ms));
-        let is_index_due = known.index.end.plus(INDEX_BEHIND_MAX) <= newest.end;
+        let has_index_mark = known.index.end != LogOffset(0);
+        let is_index_due = !has_index_mark || known.index.end.plus(INDEX_BEHIND_MAX) <= newest.end;
         if is_idle || is_due { self.save_checkpoint(is_idle || is_index_due) } else { Ok(()) }
     }
 

@@ -411,3 +411,19 @@ fn a_repair_of_a_store_in_use_is_refused() {
     assert!(matches!(refused, Err(Error::Locked { .. })));
     common::check_served(&store, &filled.sent);
 }
+
+/// Apache deletes index files that are newer than the checkpoint says, when it takes over from a
+/// process that was killed.
+#[test]
+fn while_a_store_runs_its_checkpoint_vouches_for_the_whole_index() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = common::open(dir.path());
+    (0..COUNT).for_each(|number| drop(send(&store, number)));
+    store.checkpoint_step().unwrap();
+    let last = (0..COUNT).map(|number| send(&store, number)).last().unwrap();
+    store.prepare_step().unwrap();
+    // As by kill -9.
+    drop(store);
+    let bytes = std::fs::read(dir.path().join("checkpoint")).unwrap();
+    assert_eq!(bytes[16..24], last.stored_ms.to_be_bytes());
+}
