@@ -107,9 +107,6 @@ fn registrars(config: &Config, door: &Arc<Door>) -> Vec<Registrar> {
         name_server,
         addr: broker_addr(config),
         ha_addr: store_host(config).to_string(),
-        period: Duration::from_millis(
-            config.broker.register_name_server_period.clamp(10_000, 60_000),
-        ),
     };
     name_servers.into_iter().map(registrar).collect()
 }

@@ -21,6 +21,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::connection::{Answer, Connections, Deadline, RequestFrame};
 use crate::error::Error;
+use crate::link::Link;
 use crate::notices::{Listener, Listeners};
 use crate::routes::{Route, Routes};
 use crate::unique_key::UniqueKeys;
@@ -167,9 +168,23 @@ impl Client {
         async move { self.send_to_name_server(&frame).await }
     }
 
-    fn frame<R: Request>(&self, request: &R::At<'_>, body: Bytes, oneway: bool) -> RequestFrame<R> {
-        let opaque = self.shared.next_opaque.fetch_add(1, Ordering::Relaxed);
-        RequestFrame::new(request, body, opaque, oneway)
+    /// The connection to a peer: the open one, else a new one.
+    pub async fn link(&self, addr: &str) -> Result<Link, Error> {
+        let connection = self.shared.connections.get(addr, Deadline::within(CALL_TIME)).await?;
+        Ok(Link { client: self.clone(), connection })
+    }
+
+    pub(crate) fn frame<R: Request>(
+        &self,
+        request: &R::At<'_>,
+        body: Bytes,
+        oneway: bool,
+    ) -> RequestFrame<R> {
+        RequestFrame::new(request, body, self.next_opaque(), oneway)
+    }
+
+    pub(crate) fn next_opaque(&self) -> i32 {
+        self.shared.next_opaque.fetch_add(1, Ordering::Relaxed)
     }
 
     async fn send<R: Request>(

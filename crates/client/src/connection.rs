@@ -173,6 +173,21 @@ impl Connection {
         if sent { Ok(()) } else { Err(self.lost::<R>()) }
     }
 
+    /// Waits until the connection has ended, in the place of a call that nobody answers. `opaque` is
+    /// of no other call.
+    pub async fn ended(&self, opaque: i32) {
+        let (sender, receiver) = oneshot::channel();
+        let mut sender = Some(sender);
+        while let Some(has_place) = self.enlist(opaque, &mut sender) {
+            if has_place {
+                let _place = Place { connection: self, opaque };
+                let _ = receiver.await;
+                return;
+            }
+            tokio::time::sleep(ROOM_PAUSE).await;
+        }
+    }
+
     /// `None` if the connection ended.
     async fn exchange<R>(&self, frame: &RequestFrame<R>) -> Option<RawAnswer> {
         let (sender, receiver) = oneshot::channel();

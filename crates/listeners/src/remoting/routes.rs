@@ -153,8 +153,8 @@ fn data_version(
 ) -> Answer<QueryDataVersionResponse> {
     let asked: DataVersion = body(call.body)?;
     let names = call.door.names();
-    let now = names.clock.now_ms();
-    match names.with_routes(|routes| routes.touch(&request.broker_addr, now)) {
+    let (channel, now) = (call.peer.connection, names.clock.now_ms());
+    match names.with_routes(|routes| routes.touch(&request.broker_addr, channel, now)) {
         Some(known) => json_body(QueryDataVersionResponse { changed: known != asked }, &known),
         None => Ok(Reply::Now(QueryDataVersionResponse { changed: true })),
     }
@@ -162,8 +162,8 @@ fn data_version(
 
 fn broker_heartbeat(call: &mut Call<'_>, request: BrokerHeartbeat) -> Answer<Empty> {
     let names = call.door.names();
-    let now = names.clock.now_ms();
-    names.with_routes(|routes| routes.touch(&request.broker_addr, now));
+    let (channel, now) = (call.peer.connection, names.clock.now_ms());
+    names.with_routes(|routes| routes.touch(&request.broker_addr, channel, now));
     Ok(Reply::Now(Empty))
 }
 
@@ -244,6 +244,10 @@ fn put_kv(call: &mut Call<'_>, request: PutKvConfig) -> Answer<Empty> {
     let PutKvConfig { namespace, key, value } = &request;
     let changed = call.door.names().change_kv(|kv| kv.put(namespace, key, value));
     changed.map_err(|error| Refusal::new(ResponseCode::SYSTEM_ERROR, error))?;
+    if namespace == ORDER_TOPIC_CONFIG {
+        // The broker of this process is told with its registration.
+        call.door.topics_changed();
+    }
     Ok(Reply::Now(Empty))
 }
 
