@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use apogee_broker::Broker;
 use apogee_control::kv::ORDER_TOPIC_CONFIG;
+use apogee_control::routes::{keep_zone, show_acting_masters};
 use apogee_control::{ChannelId, KvConfig, Registration, RouteError, Routes};
 use apogee_store::Disk;
 use apogee_types::config::{Perm, TopicConfig};
 use apogee_types::route::{BrokerData, TopicRouteData};
 use apogee_types::settings::{AdvertisedAddresses, NamesrvSettings};
-use apogee_types::{Clock, Millis, json};
+use apogee_types::{Clock, Millis, json, names};
 use parking_lot::Mutex;
 
 use super::door::Peer;
@@ -29,6 +30,7 @@ const VERSION_ONE_PORT: i32 = 315;
 pub struct NameServer {
     pub settings: NamesrvSettings,
     pub clock: Arc<dyn Clock>,
+    started_ms: Millis,
     disk: Arc<dyn Disk>,
     routes: Mutex<Routes>,
     kv: Mutex<KvConfig>,
@@ -63,7 +65,8 @@ impl NameServer {
             None => KvConfig::default(),
         };
         let (routes, kv) = (Mutex::default(), Mutex::new(kv));
-        Ok(Self { settings, clock, disk, routes, kv, own })
+        let started_ms = clock.now_ms();
+        Ok(Self { settings, clock, started_ms, disk, routes, kv, own })
     }
 
     /// Looks at or changes the route table; not to be held over I/O.
@@ -146,14 +149,29 @@ impl NameServer {
         }
     }
 
-    /// The route as this peer can use it.
+    /// With `needWaitForService`, clients are not served before brokers had time to register.
+    pub fn is_ready(&self) -> bool {
+        let wait_ms = self.settings.wait_seconds_for_service.saturating_mul(1000);
+        let uptime_ms = self.clock.now_ms() - self.started_ms;
+        !self.settings.need_wait_for_service || wait_ms <= uptime_ms.max(0) as u64
+    }
+
+    /// The route as this peer can use it; with `zone`, without brokers of other zones.
     pub fn route_for(
         &self,
         topic: &str,
+        zone: Option<&str>,
         peer: &Peer,
         version: i32,
     ) -> Result<TopicRouteData, RouteError> {
         let mut route = self.with_routes(|routes| routes.route(topic))?;
+        // With that topic a set finds its members, whatever they are.
+        if self.settings.support_acting_master && !topic.starts_with(names::MEMBERS_PREFIX) {
+            show_acting_masters(&mut route);
+        }
+        if let Some(zone) = zone {
+            keep_zone(&mut route, zone);
+        }
         route.broker_datas.iter_mut().for_each(|broker| self.show(broker, peer, version));
         if self.settings.order_message_enable {
             let conf = self.with_kv(|kv| kv.find(ORDER_TOPIC_CONFIG, topic).map(Arc::from));
