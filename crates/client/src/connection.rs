@@ -173,8 +173,8 @@ impl Connection {
         if sent { Ok(()) } else { Err(self.lost::<R>()) }
     }
 
-    /// Waits until the connection has ended, in the place of a call that nobody answers. `opaque` is
-    /// of no other call.
+    /// Waits until the connection has ended, in the place of a call that nobody answers; no other
+    /// call has this `opaque`.
     pub async fn ended(&self, opaque: i32) {
         let (sender, receiver) = oneshot::channel();
         let mut sender = Some(sender);
