@@ -36,11 +36,12 @@ fn a_standalone_server_says_where_it_is_and_stops_when_asked() {
     let (port, broker_port) = free_ports();
     let args = ["--port", &port, "--broker-port", &broker_port, "--bind", "127.0.0.1"];
     let mut child = apogee(dir.path()).args(args).spawn().unwrap();
-    let greeting = first_lines(&mut child, 4);
+    let greeting = first_lines(&mut child, 5);
     assert!(greeting.contains("is ready"), "{greeting}");
     assert!(greeting.contains(&format!("127.0.0.1:{port}")), "{greeting}");
     assert!(greeting.contains(&format!("{}/data", dir.path().display())), "{greeting}");
     assert!(greeting.contains("flushDiskType=ASYNC_FLUSH"), "{greeting}");
+    assert!(greeting.contains("the address that it reached"), "{greeting}");
 
     let second = apogee(dir.path()).args(args).output().unwrap();
     let complaint = String::from_utf8(second.stderr).unwrap();
