@@ -141,6 +141,11 @@ impl Connection {
         self.outbox.is_closed()
     }
 
+    /// Closes it, after what was put before.
+    pub fn close(&self) {
+        self.outbox.close();
+    }
+
     /// Sends a request and waits for its answer.
     pub async fn call<R: Request>(
         &self,
@@ -401,7 +406,7 @@ impl Connections {
         };
         for slot in slots.into_values() {
             if let SlotState::Open(connection) = &*slot.lock().await {
-                connection.outbox.close();
+                connection.close();
             }
         }
         // Lets them write what was put before.

@@ -33,4 +33,9 @@ impl Link {
     pub async fn ended(&self) {
         self.connection.ended(self.client.next_opaque()).await;
     }
+
+    /// Closes the connection, for all who use it. The next call dials.
+    pub fn close(&self) {
+        self.connection.close();
+    }
 }

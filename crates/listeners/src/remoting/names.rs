@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use apogee_broker::Broker;
 use apogee_control::kv::ORDER_TOPIC_CONFIG;
@@ -23,6 +24,9 @@ const FOREVER_MS: i64 = i64::MAX / 4;
 const OWN_CHANNEL: ChannelId = 0;
 /// What stands for all that it registered.
 const OWN_DIGEST: u64 = 0;
+/// For how long nobody looks whether that is still there: two brokers of one name are not to take it
+/// from each other all the time.
+const TAKE_BACK_PAUSE_MS: Millis = 5000;
 
 /// From this release on (4.5.1) clients no longer derive a second port from a broker's address.
 const VERSION_ONE_PORT: i32 = 315;
@@ -35,6 +39,8 @@ pub struct NameServer {
     routes: Mutex<Routes>,
     kv: Mutex<KvConfig>,
     own: Option<OwnBroker>,
+    /// When all that it has was registered last.
+    own_registered_ms: AtomicI64,
 }
 
 /// The broker of this process.
@@ -65,8 +71,8 @@ impl NameServer {
             None => KvConfig::default(),
         };
         let (routes, kv) = (Mutex::default(), Mutex::new(kv));
-        let started_ms = clock.now_ms();
-        Ok(Self { settings, clock, started_ms, disk, routes, kv, own })
+        let (started_ms, own_registered_ms) = (clock.now_ms(), AtomicI64::default());
+        Ok(Self { settings, clock, started_ms, disk, routes, kv, own, own_registered_ms })
     }
 
     /// Looks at or changes the route table; not to be held over I/O.
@@ -104,6 +110,7 @@ impl NameServer {
             let topics = if is_known(own, routes, now) {
                 changed
             } else {
+                self.own_registered_ms.store(now, Ordering::Relaxed);
                 warn_of_namesake(own, broker, routes);
                 broker.topics.table().topic_config_table
             };
@@ -131,8 +138,10 @@ impl NameServer {
     /// someone removed it or one of its topics.
     pub fn has_forgotten_own(&self) -> bool {
         let now = self.clock.now_ms();
+        let since_ms = now - self.own_registered_ms.load(Ordering::Relaxed);
         let is_lost = |own| !self.with_routes(|routes| is_known(own, routes, now));
-        self.own.as_ref().is_some_and(is_lost)
+        // A clock may have been set back.
+        TAKE_BACK_PAUSE_MS <= since_ms.abs() && self.own.as_ref().is_some_and(is_lost)
     }
 
     pub fn connection_closed(&self, connection: ChannelId) {

@@ -44,7 +44,7 @@ impl Registrar {
     pub async fn run(self) {
         let name_server = &*self.name_server;
         loop {
-            let pause = match self.register_over_one_connection().await {
+            let pause = match self.register_over_a_connection().await {
                 Ok(()) => {
                     tracing::info!(name_server, "the connection ended, will register again");
                     HANG_UP_PAUSE
@@ -73,17 +73,24 @@ impl Registrar {
         }
     }
 
+    async fn register_over_a_connection(&self) -> Result<(), Error> {
+        let link = self.client.link(&self.name_server).await?;
+        let ended = self.register_until_it_ends(&link).await;
+        // Over one that has become silent nothing may ever pass again.
+        link.close();
+        ended
+    }
+
     /// Registers again and again until the connection ends. What was told over one is not built
     /// upon over the next: a name server forgets us when ours ends, may have been started anew, and
     /// takes a few topics of a broker that it does not know for all of them.
-    async fn register_over_one_connection(&self) -> Result<(), Error> {
+    async fn register_until_it_ends(&self, link: &Link) -> Result<(), Error> {
         let broker = self.door.broker();
         let period = broker.settings.register_name_server_period.clamp(10_000, 60_000);
         let period = Duration::from_millis(period);
         let mut changed = self.door.changed.subscribe();
-        let link = self.client.link(&self.name_server).await?;
         let mut told = broker.topics.table();
-        self.register(&link, &told, told.topic_config_table.clone()).await?;
+        self.register(link, &told, told.topic_config_table.clone()).await?;
         let (name_server, topics) = (&*self.name_server, told.topic_config_table.len());
         tracing::info!(name_server, topics, "registered");
         let mut due = Instant::now() + period;
@@ -100,13 +107,14 @@ impl Registrar {
             }
             let table = broker.topics.table();
             let is_forced = is_due && broker.settings.force_register;
-            let topics = match is_forced || self.has_forgotten(&link, &told).await? {
-                true => table.topic_config_table.clone(),
-                false => difference(&told, &table),
+            let topics = if is_forced || self.has_forgotten(link, &told).await? {
+                table.topic_config_table.clone()
+            } else {
+                difference(&told, &table)
             };
             // Nothing is to be told of topics that are only deleted.
             if !topics.is_empty() {
-                self.register(&link, &table, topics).await?;
+                self.register(link, &table, topics).await?;
                 told = table;
             }
         }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use apogee_net::Transport;
 use apogee_sim::disk::{Faults, SimDisk};
 use apogee_sim::node::{Node, NodeSettings};
 use apogee_store::FlushMode;
@@ -77,6 +78,18 @@ async fn connections_that_break_lose_no_topics() {
             until_route(&client, topic, true, SOON).await;
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_server_that_became_silent_is_dialed_anew() {
+    let world = World::new();
+    let mut silent = world.net.listen(NAMES.parse().unwrap()).await.unwrap();
+    let _broker = world.broker("a", BrokerSettings::default(), &[NAMES]);
+    let _open = silent.accept().await.unwrap();
+    world.net.unlisten(NAMES.parse().unwrap());
+    let _names = world.name_server(NAMES, NamesrvSettings::default()).await;
+    let client = world.client(&[NAMES]);
+    until_route(&client, AUTO_CREATE_TOPIC, true, PERIOD).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -162,13 +175,17 @@ async fn our_own_broker_keeps_its_name_from_another() {
     let client = world.client(&[NAMES]);
     client.create_topic("t", 4).await.unwrap();
     let namesake = world.broker(Node::BROKER, BrokerSettings::default(), &[NAMES]);
-    sleep(SOON).await;
+    let is_ours = async || {
+        for topic in ["t", AUTO_CREATE_TOPIC] {
+            let route = route(&client, topic).await.unwrap();
+            assert_eq!(&*route.broker_datas[0].broker_addrs[&0], NAMES, "{topic}");
+        }
+    };
+    sleep(SOON + Duration::from_secs(1)).await;
+    is_ours().await;
     namesake.kill().await;
     sleep(Duration::from_millis(500)).await;
-    for topic in ["t", AUTO_CREATE_TOPIC] {
-        let route = route(&client, topic).await.unwrap();
-        assert_eq!(&*route.broker_datas[0].broker_addrs[&0], NAMES, "{topic}");
-    }
+    is_ours().await;
     client.create_topic("u", 4).await.unwrap();
     assert!(route(&client, "u").await.is_some());
 }
