@@ -1,6 +1,6 @@
 //! Finds name servers and brokers, and calls them. Knows nothing of producers and consumers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
@@ -110,10 +110,11 @@ impl Client {
         let refresher = tokio::spawn(async move {
             let mut ticks = interval(ROUTE_PERIOD);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut missing = BTreeSet::new();
             loop {
                 ticks.tick().await;
                 let Some(shared) = weak.upgrade() else { break };
-                Self { shared }.refresh_routes().await;
+                Self { shared }.refresh_routes(&mut missing).await;
             }
         });
         let _ = shared.refresher.set(refresher);
@@ -331,13 +332,17 @@ impl Client {
         answer.success()?.json()
     }
 
-    /// Brings every known route up to date. A topic that is gone is forgotten; while no name
-    /// server answers, what is known stays.
-    async fn refresh_routes(&self) {
+    /// Brings every known route up to date. A topic that is gone is forgotten, if it was `missing`
+    /// the last time: a name server that has just been started learns of it only when its brokers
+    /// come back. While no name server answers, what is known stays.
+    async fn refresh_routes(&self, missing: &mut BTreeSet<Arc<str>>) {
         for topic in self.shared.routes.topics() {
             match self.refresh_route(&topic).await {
-                Ok(_) => {}
-                Err(Error::NoRoute { .. }) => self.shared.routes.forget(&topic),
+                Ok(_) => drop(missing.remove(&topic)),
+                Err(Error::NoRoute { .. }) if missing.remove(&topic) => {
+                    self.shared.routes.forget(&topic);
+                }
+                Err(Error::NoRoute { .. }) => drop(missing.insert(topic)),
                 Err(error) => {
                     tracing::warn!(%error, "routes are not refreshed");
                     break;

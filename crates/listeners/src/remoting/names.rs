@@ -24,8 +24,8 @@ const FOREVER_MS: i64 = i64::MAX / 4;
 const OWN_CHANNEL: ChannelId = 0;
 /// What stands for all that it registered.
 const OWN_DIGEST: u64 = 0;
-/// For how long nobody looks whether that is still there: two brokers of one name are not to take it
-/// from each other all the time.
+/// For how long nobody looks whether that is still there: two brokers of one name are not to take
+/// it from each other all the time.
 const TAKE_BACK_PAUSE_MS: Millis = 5000;
 
 /// From this release on (4.5.1) clients no longer derive a second port from a broker's address.
