@@ -78,10 +78,11 @@ pub async fn run(args: ConsumeArgs) -> anyhow::Result<()> {
         .concurrency(1);
     // While the first look at the cluster lasts, Ctrl-C ends the process as ever.
     let consumer = consumer.start(handler).await?;
+    let stop = machine::stop_requested().context("signals")?;
     let mut finished = pin!(printer.finished.notified());
     tokio::select! {
         () = &mut finished => {}
-        signal = machine::stop_requested() => { signal.context("signals")?; }
+        _ = stop => {}
     }
     consumer.shutdown().await;
     Ok(())

@@ -77,10 +77,12 @@ pub fn broker(config: Config) -> anyhow::Result<()> {
         }
         serve(&door, listeners, || greeting::broker(&config, &broker_addr(&config), None)).await?;
         registering.shutdown().await;
+        let mut leaving = JoinSet::new();
         for registrar in registrars(&config, &door) {
-            // A name server that does not answer finds out by itself.
-            let _ = tokio::time::timeout(Duration::from_millis(500), registrar.leave()).await;
+            leaving.spawn(async move { registrar.leave().await });
         }
+        // A name server that does not answer finds out by itself.
+        let _ = tokio::time::timeout(Duration::from_millis(500), leaving.join_all()).await;
         running.stop()
     })
 }
@@ -107,9 +109,6 @@ fn registrars(config: &Config, door: &Arc<Door>) -> Vec<Registrar> {
         name_server,
         addr: broker_addr(config),
         ha_addr: store_host(config).to_string(),
-        period: Duration::from_millis(
-            config.broker.register_name_server_period.clamp(10_000, 60_000),
-        ),
     };
     name_servers.into_iter().map(registrar).collect()
 }
@@ -134,8 +133,10 @@ async fn serve(
         doors.spawn(Arc::clone(door).accept(listener, backlog));
     }
     doors.spawn(sweep(Arc::clone(door)));
+    // Who reads that we are ready may ask us to stop at once.
+    let stop = machine::stop_requested()?;
     greet();
-    let signal = machine::stop_requested().await?;
+    let signal = stop.await;
     tracing::info!(signal, "stopping");
     doors.shutdown().await;
     if let Some(backlog) = backlog {

@@ -19,8 +19,8 @@ settings! {
         /// Address given to every client. Unset: each is told the one under which it reached us.
         "brokerIP1" broker_ip1: String = String::new(), AtRestart important;
         /// What clients are told that came a certain way, before brokerIP1: an address of ours that
-        /// they reached, or their network, then what they can dial. The first that fits wins:
-        /// `10.0.0.5:9876=203.0.113.7:19876; 192.168.0.0/16=192.168.1.9:10911`.
+        /// they reached (`*:9876`: any with that port), or their network, then what they can dial.
+        /// The first that fits wins: `192.168.0.0/16=192.168.1.9:10911; *:9876=203.0.113.7:19876`.
         "advertisedAddresses" advertised_addresses: AdvertisedAddresses =
             AdvertisedAddresses::default(), AtRestart;
         /// Address given to slaves. Unset: like brokerIP1.
