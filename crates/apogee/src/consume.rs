@@ -84,10 +84,11 @@ pub async fn run(args: ConsumeArgs) -> anyhow::Result<()> {
         .concurrency(1)
         .start(handler)
         .await?;
+    let stop = machine::stop_requested().context("signals")?;
     let mut finished = pin!(printer.finished.notified());
     tokio::select! {
         () = &mut finished => {}
-        signal = machine::stop_requested() => { signal.context("signals")?; }
+        _ = stop => {}
     }
     consumer.shutdown().await;
     client.close().await;

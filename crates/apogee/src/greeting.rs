@@ -32,9 +32,10 @@ pub fn broker(config: &Config, addr: &str, name_server_port: Option<u16>) {
         (None, "") => "apogee broker -n HOST:9876, so that clients find this broker".into(),
         (None, servers) => try_it(&format!(" -n \"{servers}\"")),
     };
+    let told = name_server_port.map_or(String::new(), |_| told(&config.broker, addr));
     let mut text = format!(
-        "Apogee {VERSION} is ready: {what}\n  listens   {ports}\n  stores    {}\n  promises  {}\n  \
-         try       {advice}\n",
+        "Apogee {VERSION} is ready: {what}\n  listens   {ports}\n  stores    {}\n  \
+         promises  {}\n{told}  try       {advice}\n",
         absolute(&config.store.store_path_root_dir),
         promise(config.store.flush_disk_type),
     );
@@ -49,6 +50,19 @@ pub fn broker(config: &Config, addr: &str, name_server_port: Option<u16>) {
         );
     }
     say(&text);
+}
+
+/// Where clients are told to find the broker.
+fn told(settings: &BrokerSettings, addr: &str) -> String {
+    let to = match (settings.advertised_addresses.is_empty(), settings.broker_ip1.as_str()) {
+        (true, "") => "the address that it reached; behind a published port, set \
+                       advertisedAddresses"
+            .to_owned(),
+        (true, _) => format!("{addr} (brokerIP1)"),
+        (false, "") => "what advertisedAddresses says, else the address that it reached".to_owned(),
+        (false, _) => format!("what advertisedAddresses says, else {addr} (brokerIP1)"),
+    };
+    format!("  tells     each client {to}\n")
 }
 
 fn try_it(target: &str) -> String {

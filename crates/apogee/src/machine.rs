@@ -69,13 +69,15 @@ pub fn let_others_go_first() {
     }
 }
 
-/// Resolves when the process is asked to stop, with the name of the signal.
-pub async fn stop_requested() -> io::Result<&'static str> {
+/// From now on a signal to stop does not end the process: the future resolves, with its name.
+pub fn stop_requested() -> io::Result<impl Future<Output = &'static str>> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "Ctrl-C",
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "Ctrl-C",
+        }
     })
 }

@@ -21,6 +21,7 @@ mod greeting;
 mod machine;
 mod mqadmin;
 mod produce;
+mod retention;
 mod roles;
 mod scripts;
 mod sim;

@@ -14,15 +14,15 @@ use apogee_listeners::remoting::registrar::Registrar;
 use apogee_listeners::remoting::{self, Door, Router};
 use apogee_net::{Listener, Tcp, Transport};
 use apogee_store::{Documents, RealDisk, Store};
+use apogee_types::SystemClock;
 use apogee_types::settings;
-use apogee_types::{Clock, SystemClock};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::steps::{EndProcessOnPanic, Steps};
-use crate::{greeting, machine};
+use crate::{greeting, machine, retention};
 
 /// How often the memory ahead of the log's end is looked after, and the keys that wait for the
 /// index; at full speed both last longer.
@@ -75,10 +75,12 @@ pub fn broker(config: Config) -> anyhow::Result<()> {
         }
         serve(&door, listeners, || greeting::broker(&config, &broker_addr(&config), None)).await?;
         registering.shutdown().await;
+        let mut leaving = JoinSet::new();
         for registrar in registrars(&config, &door) {
-            // A name server that does not answer finds out by itself.
-            let _ = tokio::time::timeout(Duration::from_millis(500), registrar.leave()).await;
+            leaving.spawn(async move { registrar.leave().await });
         }
+        // A name server that does not answer finds out by itself.
+        let _ = tokio::time::timeout(Duration::from_millis(500), leaving.join_all()).await;
         running.stop()
     })
 }
@@ -105,9 +107,6 @@ fn registrars(config: &Config, door: &Arc<Door>) -> Vec<Registrar> {
         name_server,
         addr: broker_addr(config),
         ha_addr: ha_addr(config),
-        period: Duration::from_millis(
-            config.broker.register_name_server_period.clamp(10_000, 60_000),
-        ),
     };
     name_servers.into_iter().map(registrar).collect()
 }
@@ -132,8 +131,10 @@ async fn serve(
         doors.spawn(Arc::clone(door).accept(listener, backlog));
     }
     doors.spawn(sweep(Arc::clone(door)));
+    // Who reads that we are ready may ask us to stop at once.
+    let stop = machine::stop_requested()?;
     greet();
-    let signal = machine::stop_requested().await?;
+    let signal = stop.await;
     tracing::info!(signal, "stopping");
     doors.shutdown().await;
     if let Some(backlog) = backlog {
@@ -260,7 +261,7 @@ fn run_store_steps(
     let deleting = Arc::clone(broker);
     let policy = settings.clone();
     steps.run("retention", move || {
-        report(delete_old(&deleting.store, &policy));
+        report(retention::step(&deleting.store, &policy));
         Duration::from_millis(policy.clean_resource_interval)
     })?;
     let saving = Arc::clone(broker);
@@ -349,26 +350,6 @@ struct Gather {
     until: Instant,
     /// Messages since the start, once they are back.
     count: u64,
-}
-
-/// Deletes what is old enough, at the hours that are set or when the disk is too full.
-fn delete_old(store: &Store, policy: &settings::StoreSettings) -> Result<(), apogee_store::Error> {
-    let now = SystemClock.now_ms();
-    let used_percent = store.disk_used_ratio()? * 100.0;
-    let is_forced = policy.clean_file_forcibly_enable
-        && f64::from(policy.disk_space_clean_forcibly_ratio) < used_percent;
-    let time = jiff::Timestamp::from_millisecond(now).unwrap_or_default();
-    let hour = jiff::tz::TimeZone::system().to_datetime(time).hour();
-    let is_time = policy.delete_when.0.iter().any(|it| i64::from(*it) == i64::from(hour))
-        || f64::from(policy.disk_max_used_space_ratio) < used_percent;
-    let reserved_ms = i64::from(policy.file_reserved_time) * 3_600_000;
-    let before_ms = if is_forced { now } else { now - reserved_ms };
-    if is_forced || is_time {
-        store.delete_older(before_ms, policy.delete_file_batch_max as usize)?;
-    }
-    let limit_percent = f64::from(policy.disk_space_warning_level_ratio);
-    store.set_over_limit(limit_percent < store.disk_used_ratio()? * 100.0);
-    Ok(())
 }
 
 fn report<T>(result: Result<T, apogee_store::Error>) {

@@ -1,6 +1,6 @@
 //! A client is told the address under which it reached the server: through `localhost`, through
 //! either of two interfaces, and through a port-forward into a network that it cannot reach. Behind
-//! a port that is published under another number it is told what `advertisedAddresses` says.
+//! a published port it is told what `advertisedAddresses` says.
 //!
 //! Hosts are network namespaces, so this test must run as root.
 
@@ -175,7 +175,8 @@ fn the_quickstart_works_from_anywhere_without_broker_ip1() {
     let dir = tempfile::tempdir().expect("a directory");
     // Who comes through the port that is published under another number arrives at an address of
     // its own, as in a container.
-    let conf = "advertisedAddresses = 127.0.0.2:9876=127.0.0.1:19876; 10.77.2.0/24=10.77.2.1:10911";
+    let conf = "advertisedAddresses = 127.0.0.2:9876=127.0.0.1:19876; \
+                10.77.2.0/24=10.77.2.1:10911; *:10911=127.0.0.1:29876";
     let server = Server::start(dir.path(), conf);
     quickstart(SERVER, "localhost:9876");
     quickstart(NEAR, "10.77.1.1:9876");
@@ -184,6 +185,10 @@ fn the_quickstart_works_from_anywhere_without_broker_ip1() {
     quickstart(FAR, "localhost:9876");
     forward_port(FAR, 19876, SERVER, "127.0.0.2:9876");
     quickstart(FAR, "localhost:19876");
+    // As a published port of a container: the server is reached at the address of its interface,
+    // which clients elsewhere cannot dial.
+    forward_port(FAR, 29876, SERVER, "10.77.1.1:10911");
+    quickstart(FAR, "localhost:29876");
     drop(server);
     drop(hosts);
 }

@@ -239,18 +239,8 @@ fn every_dependency_is_used() {
     nothing(&offences);
 }
 
-/// Settings of the name server and of registration that another change makes live.
-const SOON_LIVE: &[&str] = &[
-    "channel_expired_timeout",
-    "register_broker_timeout_mills",
-    "force_register",
-    "compressed_register",
-    "support_acting_master",
-    "need_wait_for_service",
-    "wait_seconds_for_service",
-    "delete_topic_with_broker_registration",
-    "scan_not_active_broker_interval",
-];
+/// What another change that is on its way makes live.
+const SOON_LIVE: &[&str] = &["slave_read_enable"];
 
 /// A setting that nothing reads would be a promise that nobody keeps.
 #[test]

@@ -185,7 +185,7 @@ fn system_topics(identity: &Identity, settings: &BrokerSettings) -> Vec<TopicCon
         (names::SCHEDULE_TOPIC.to_owned(), 18, rw),
         (format!("{}_REPLY_TOPIC", identity.cluster), 1, rw),
         (format!("rmq_sys_REVIVE_LOG_{}", identity.cluster), 8, rw),
-        (format!("rmq_sys_SYNC_BROKER_MEMBER_{}", identity.name), 1, Perm::INHERIT),
+        (format!("{}{}", names::MEMBERS_PREFIX, identity.name), 1, Perm::INHERIT),
         (names::HALF_TOPIC.to_owned(), 1, rw),
         (names::OP_TOPIC.to_owned(), 1, rw),
         ("RMQ_SYS_ROCKSDB_TRANS_HALF_TOPIC".to_owned(), 1, rw),

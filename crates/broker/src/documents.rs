@@ -67,7 +67,7 @@ impl Broker {
             // They must not say of a message that it was delivered or read while a power cut can
             // still take it: a delayed message would be lost, and a group pass over others that
             // get the same offsets.
-            self.store.flush_step()?;
+            self.store.flush_all()?;
         }
         if let Some(offsets) = offsets {
             write(&self.documents, OFFSETS, &offsets)?;

@@ -127,6 +127,16 @@ impl Topics {
         true
     }
 
+    /// Marks those topics as ordered that are here; none is ever unmarked. Spec `broker.md` 9.5.
+    pub fn set_ordered<'a>(&self, topics: impl Iterator<Item = &'a String>, now: Millis) {
+        for topic in topics {
+            if let Some(known) = self.find(topic).filter(|known| !known.order) {
+                tracing::info!(topic, "the topic is ordered");
+                self.put(TopicConfig { order: true, ..(*known).clone() }, now);
+            }
+        }
+    }
+
     /// The topic of a send, created from its template if need and permission be.
     pub fn find_or_inherit(
         &self,

@@ -1,6 +1,6 @@
 //! Finds name servers and brokers, and calls them. Knows nothing of producers and consumers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
@@ -21,6 +21,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::connection::{Answer, Connections, Deadline, RequestFrame};
 use crate::error::Error;
+use crate::link::Link;
 use crate::notices::{Listener, Listeners};
 use crate::routes::{Route, Routes};
 use crate::unique_key::UniqueKeys;
@@ -109,10 +110,11 @@ impl Client {
         let refresher = tokio::spawn(async move {
             let mut ticks = interval(ROUTE_PERIOD);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut missing = BTreeSet::new();
             loop {
                 ticks.tick().await;
                 let Some(shared) = weak.upgrade() else { break };
-                Self { shared }.refresh_routes().await;
+                Self { shared }.refresh_routes(&mut missing).await;
             }
         });
         let _ = shared.refresher.set(refresher);
@@ -167,9 +169,23 @@ impl Client {
         async move { self.send_to_name_server(&frame).await }
     }
 
-    fn frame<R: Request>(&self, request: &R::At<'_>, body: Bytes, oneway: bool) -> RequestFrame<R> {
-        let opaque = self.shared.next_opaque.fetch_add(1, Ordering::Relaxed);
-        RequestFrame::new(request, body, opaque, oneway)
+    /// The connection to a peer: the open one, else a new one.
+    pub async fn link(&self, addr: &str) -> Result<Link, Error> {
+        let connection = self.shared.connections.get(addr, Deadline::within(CALL_TIME)).await?;
+        Ok(Link { client: self.clone(), connection })
+    }
+
+    pub(crate) fn frame<R: Request>(
+        &self,
+        request: &R::At<'_>,
+        body: Bytes,
+        oneway: bool,
+    ) -> RequestFrame<R> {
+        RequestFrame::new(request, body, self.next_opaque(), oneway)
+    }
+
+    pub(crate) fn next_opaque(&self) -> i32 {
+        self.shared.next_opaque.fetch_add(1, Ordering::Relaxed)
     }
 
     async fn send<R: Request>(
@@ -316,13 +332,17 @@ impl Client {
         answer.success()?.json()
     }
 
-    /// Brings every known route up to date. A topic that is gone is forgotten; while no name
-    /// server answers, what is known stays.
-    async fn refresh_routes(&self) {
+    /// Brings every known route up to date. A topic that is gone is forgotten, if it was `missing`
+    /// the last time: a name server that has just been started learns of it only when its brokers
+    /// come back. While no name server answers, what is known stays.
+    async fn refresh_routes(&self, missing: &mut BTreeSet<Arc<str>>) {
         for topic in self.shared.routes.topics() {
             match self.refresh_route(&topic).await {
-                Ok(_) => {}
-                Err(Error::NoRoute { .. }) => self.shared.routes.forget(&topic),
+                Ok(_) => drop(missing.remove(&topic)),
+                Err(Error::NoRoute { .. }) if missing.remove(&topic) => {
+                    self.shared.routes.forget(&topic);
+                }
+                Err(Error::NoRoute { .. }) => drop(missing.insert(topic)),
                 Err(error) => {
                     tracing::warn!(%error, "routes are not refreshed");
                     break;

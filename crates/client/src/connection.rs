@@ -141,6 +141,11 @@ impl Connection {
         self.outbox.is_closed()
     }
 
+    /// Closes it, after what was put before.
+    pub fn close(&self) {
+        self.outbox.close();
+    }
+
     /// Sends a request and waits for its answer.
     pub async fn call<R: Request>(
         &self,
@@ -171,6 +176,21 @@ impl Connection {
         let sent = timeout_at(deadline.at, self.put(frame)).await;
         let sent = sent.map_err(|_| self.timed_out::<R>(deadline))?;
         if sent { Ok(()) } else { Err(self.lost::<R>()) }
+    }
+
+    /// Waits until the connection has ended, in the place of a call that nobody answers; no other
+    /// call has this `opaque`.
+    pub async fn ended(&self, opaque: i32) {
+        let (sender, receiver) = oneshot::channel();
+        let mut sender = Some(sender);
+        while let Some(has_place) = self.enlist(opaque, &mut sender) {
+            if has_place {
+                let _place = Place { connection: self, opaque };
+                let _ = receiver.await;
+                return;
+            }
+            tokio::time::sleep(ROOM_PAUSE).await;
+        }
     }
 
     /// `None` if the connection ended.
@@ -386,7 +406,7 @@ impl Connections {
         };
         for slot in slots.into_values() {
             if let SlotState::Open(connection) = &*slot.lock().await {
-                connection.outbox.close();
+                connection.close();
             }
         }
         // Lets them write what was put before.

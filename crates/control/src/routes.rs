@@ -136,10 +136,12 @@ impl Routes {
         }
     }
 
-    /// The version that the broker at `addr` registered last; refreshes it.
-    pub fn touch(&mut self, addr: &str, now: Millis) -> Option<DataVersion> {
+    /// The version that the broker at `addr` registered last; refreshes it. From now on it speaks
+    /// over `channel`: the end of the one before is not its end.
+    pub fn touch(&mut self, addr: &str, channel: ChannelId, now: Millis) -> Option<DataVersion> {
         let live = self.live.get_mut(addr)?;
         live.heard_at = now;
+        live.channel = channel;
         Some(live.version)
     }
 

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use apogee_types::{LogOffset, Millis};
+use parking_lot::Mutex;
 
 use crate::disk::{Disk, DiskFile};
 use crate::error::Error;
@@ -28,7 +29,7 @@ pub struct Checkpoint {
     pub log_ms: Millis,
     /// The newest record whose queue entry the device has.
     pub queues_ms: Millis,
-    /// The newest entry of the index that the device has.
+    /// The newest entry of the index that the device has; while we run, that it has.
     pub index_ms: Millis,
     /// Where the record of `queues_ms` starts.
     pub queues_at: LogOffset,
@@ -80,6 +81,8 @@ pub struct IndexMark {
 pub struct CheckpointFile {
     path: PathBuf,
     file: Arc<dyn DiskFile>,
+    /// What the file holds; who writes it has the lock.
+    known: Mutex<Checkpoint>,
 }
 
 impl CheckpointFile {
@@ -93,19 +96,39 @@ impl CheckpointFile {
         let path = root.join(NAME);
         let file = disk.open(&path, LEN).map_err(Error::io(&path))?;
         file.allocate(0, LEN).map_err(Error::io(&path))?;
-        Ok(Self { path, file })
+        let mut bytes = [0; USED_LEN];
+        file.read_at(0, &mut bytes);
+        Ok(Self { path, file, known: Mutex::new(Checkpoint::decode(&bytes)) })
     }
 
     #[must_use]
     pub fn load(&self) -> Checkpoint {
-        let mut bytes = [0; USED_LEN];
-        self.file.read_at(0, &mut bytes);
-        Checkpoint::decode(&bytes)
+        *self.known.lock()
+    }
+
+    /// Says up to when the index goes, without bringing it to the device. After the death of a
+    /// process Apache deletes index files that are newer than that, however much they hold, and
+    /// builds anew only the keys of the log's last files. We go by the mark alone, so without one
+    /// nothing is said.
+    pub fn tell_index_ms(&self, ms: Millis) {
+        let mut known = self.known.lock();
+        if known.index.end != LogOffset(0) && known.index_ms != ms {
+            known.index_ms = ms;
+            self.write(&known);
+        }
+    }
+
+    pub fn save(&self, checkpoint: &Checkpoint) -> Result<(), Error> {
+        let mut known = self.known.lock();
+        *known = *checkpoint;
+        self.write(&known);
+        drop(known);
+        self.file.sync(0, LEN).map_err(Error::io(&self.path))
     }
 
     /// Written at once: a power cut between two fields would leave a mark that vouches for the
     /// index of another time.
-    pub fn save(&self, checkpoint: &Checkpoint) -> Result<(), Error> {
+    fn write(&self, checkpoint: &Checkpoint) {
         let mut bytes = [0; USED_LEN];
         self.file.read_at(0, &mut bytes);
         let times = [checkpoint.log_ms, checkpoint.queues_ms, checkpoint.index_ms];
@@ -118,6 +141,5 @@ impl CheckpointFile {
             place.copy_from_slice(&value.to_be_bytes());
         }
         self.file.write_at(0, &bytes);
-        self.file.sync(0, LEN).map_err(Error::io(&self.path))
     }
 }

@@ -34,6 +34,9 @@ const SLICE_LARGE: u64 = 2 << 20;
 /// As much as is written in 25 ms at 160 MB/s.
 const MUCH: u64 = 4 << 20;
 const SLICE_SMALL: u64 = 64 << 10;
+/// A clock that goes back further was wrong before, or the time of the last record is: later
+/// messages do not wait for it, nor does retention for theirs. Who looks for a time may miss some.
+const CLOCK_SET_BACK_MS: Millis = 60_000;
 /// With synchronous flush, where the device is busy with it meanwhile.
 const SLICE_SYNC: u64 = 1 << 20;
 
@@ -103,7 +106,7 @@ struct Tail {
     /// With synchronous flush: the bytes before `end` that are not in the files yet. Nobody reads
     /// above what is flushed.
     staged: Option<Vec<u8>>,
-    /// Store times never go back, whatever the clock does.
+    /// Store times do not go back with the clock, unless it was set back by much.
     last_ms: Millis,
     /// Appended and not yet dispatched, in log order.
     entries: Vec<Entry>,
@@ -197,10 +200,6 @@ impl CommitLog {
         messages.iter().try_for_each(|message| self.check(message))?;
         let total: usize = messages.iter().map(record::encoded_len).sum();
         let crcs: Vec<u32> = messages.iter().map(|it| record::body_crc(it.body)).collect();
-        let max = self.segments.segment_len() - BLANK_LEN;
-        if max < total as u64 {
-            return Err(AppendError::BatchTooLong { len: total, max });
-        }
         let mut tail = self.tail.lock();
         self.make_room(&mut tail, total as u64)?;
         let stored_ms = tail.tick(self.now_ms());
@@ -248,6 +247,10 @@ impl CommitLog {
         }
         self.check_device()?;
         let segment_len = self.segments.segment_len();
+        let max = segment_len.saturating_sub(BLANK_LEN);
+        if max < len {
+            return Err(AppendError::LongerThanFile { len, max });
+        }
         if tail.file.is_none() {
             let (file, place) = self.segments.locate_or_create(tail.end)?;
             tail.file = Some((file, tail.end - place));
@@ -528,7 +531,9 @@ impl Entry {
 
 impl Tail {
     fn tick(&mut self, now: Millis) -> Millis {
-        self.last_ms = self.last_ms.max(now);
+        if self.last_ms < now || now + CLOCK_SET_BACK_MS < self.last_ms {
+            self.last_ms = now;
+        }
         self.last_ms
     }
 

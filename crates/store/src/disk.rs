@@ -40,7 +40,8 @@ pub trait Disk: Send + Sync {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file or a directory with all it holds; it may be absent.
     fn remove(&self, path: &Path) -> io::Result<()>;
-    /// How full the file system of `path` is, from 0 to 1.
+    /// How full the file system of `path` is, from 0 to 1, in whole percent rounded up (upstream's
+    /// `UtilAll.getDiskPartitionSpaceUsedPercent`).
     fn used_ratio(&self, path: &Path) -> io::Result<f64>;
     /// Takes the exclusive lock of a file for as long as the result lives.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>>;
@@ -165,6 +166,8 @@ impl Disk for RealDisk {
     fn replace(&self, path: &Path, content: &[u8]) -> io::Result<()> {
         use std::io::Write;
         let dir = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+        // Of a mere name, the parent is the empty path, which cannot be opened.
+        let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
         std::fs::create_dir_all(dir)?;
         let mut name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
         name.push(".tmp");
@@ -197,7 +200,10 @@ impl Disk for RealDisk {
 
     fn used_ratio(&self, path: &Path) -> io::Result<f64> {
         let space = rustix::fs::statvfs(path)?;
-        Ok(1.0 - space.f_bavail as f64 / space.f_blocks.max(1) as f64)
+        // What is kept for the administrator counts neither as used nor as free.
+        let used = space.f_blocks.saturating_sub(space.f_bfree);
+        let usable = (used + space.f_bavail).max(1);
+        Ok((used * 100).div_ceil(usable) as f64 / 100.0)
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {

@@ -43,8 +43,11 @@ pub enum AppendError {
     PropertiesTooLong { len: usize },
     #[error("the topic is {len} bytes long, more than 255")]
     TopicTooLong { len: usize },
-    #[error("the batch is {len} bytes long, which does not fit a commit-log file of {max}")]
-    BatchTooLong { len: usize, max: u64 },
+    #[error(
+        "the message takes {len} bytes of the log, with what came in its batch; a commit-log file \
+         has room for {max}, see mappedFileSizeCommitLog"
+    )]
+    LongerThanFile { len: u64, max: u64 },
     #[error("the batch holds no message")]
     EmptyBatch,
     // The operator can act.

@@ -321,6 +321,11 @@ impl Index {
         newest_first.take_while(|it| *it == at.0).count()
     }
 
+    /// When the newest record was stored whose keys are there.
+    pub(crate) fn end_ms(&self) -> Millis {
+        self.files.lock().last().map_or(0, |it| it.header.end_ms)
+    }
+
     #[must_use]
     pub fn file_count(&self) -> usize {
         self.files.lock().len()

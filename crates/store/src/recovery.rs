@@ -475,11 +475,15 @@ fn report_lost(store: &Store, end: LogOffset) {
 
 /// Makes everything from `end` on zeros, so that no later start takes it for records.
 fn cut(store: &Store, end: u64) -> Result<(), Error> {
-    store.log.segments.truncate(end.max(1))?;
-    if let Some((file, place)) = store.log.segments.locate(end) {
+    let segments = &store.log.segments;
+    let (mut at, after) = (end, segments.bounds().1);
+    // Before anything is appended: else a crash could show it in front of what was cut off. That
+    // holds for whole files, too: their removal may not reach the device.
+    while at < after {
+        let Some((file, place)) = segments.locate_or_open(at)? else { break };
         let zeroed = file.zero(place, file.len()).and_then(|()| file.sync(place, file.len()));
-        // Before anything is appended: else a crash could show it in front of what was cut off.
-        zeroed.map_err(Error::io(store.log.segments.path(end - place)))?;
+        zeroed.map_err(Error::io(segments.path(at - place)))?;
+        at += file.len() - place;
     }
-    Ok(())
+    segments.truncate(end.max(1))
 }

@@ -9,8 +9,9 @@ use crate::error::Error;
 use crate::store::Store;
 
 impl Store {
-    /// Deletes up to `count_max` segments whose last message was stored before `before_ms`, and
-    /// what queues and index knew of them; how many there were.
+    /// Deletes up to `count_max` segments whose last message was stored before `before_ms`, of
+    /// whatever time if that is [`Millis::MAX`], and what queues and index knew of them; how many
+    /// there were.
     pub fn delete_older(&self, before_ms: Millis, count_max: usize) -> Result<usize, Error> {
         let mut deleted = 0;
         while deleted < count_max && self.first_is_older(before_ms) {
@@ -33,12 +34,24 @@ impl Store {
         Ok(deleted)
     }
 
-    /// The first segment was left for the next one before `before_ms`: when that one's first
-    /// record was stored.
+    /// Whether the log had left its first segment before `before_ms`: a later one begins with a
+    /// record that was stored before. The next one tells, unless its first record is damaged or
+    /// its time cannot be, for an earlier one has a later time or it is still to come.
     fn first_is_older(&self, before_ms: Millis) -> bool {
-        let next = self.log_min().plus(self.log.segments.segment_len());
-        let is_last = self.log.end() <= next;
-        !is_last && self.stored_ms_at(next).is_some_and(|stored_ms| stored_ms <= before_ms)
+        let (segment_len, end) = (self.log.segments.segment_len(), self.log.end().0);
+        let next = self.log_min().0 + segment_len;
+        // Where a queue ended cannot be told any more if neither it nor the log is on the device.
+        let is_last = end <= next || self.checkpoint.load().queues_at.0 < next;
+        if is_last || before_ms == Millis::MAX {
+            return !is_last;
+        }
+        let now_ms = self.log.now_ms();
+        let first_ms = self.stored_ms_at(self.log_min()).filter(|ms| *ms <= now_ms);
+        let possible = first_ms.unwrap_or(0)..=now_ms;
+        let mut starts = (next..end).step_by(segment_len as usize).map(LogOffset);
+        let stored_ms =
+            starts.find_map(|at| self.stored_ms_at(at).filter(|ms| possible.contains(ms)));
+        stored_ms.is_some_and(|stored_ms| stored_ms <= before_ms)
     }
 
     fn stored_ms_at(&self, at: LogOffset) -> Option<Millis> {

@@ -354,6 +354,13 @@ impl Store {
         }
     }
 
+    /// Brings all that was appended so far to the device, whatever the flush mode promises.
+    pub fn flush_all(&self) -> Result<(), AppendError> {
+        self.log.flush()?;
+        // One that failed before is not tried again.
+        self.log.check_device()
+    }
+
     /// Makes what was appended survive the end of this process: with synchronous flush it waits
     /// in memory for the next flush, which a sender may not want to wait for.
     pub fn write_out(&self) -> Result<(), AppendError> {
@@ -373,6 +380,7 @@ impl Store {
         if let Some(index) = &self.index {
             // It says itself what it could not do, and does it later.
             let _ = index.settle();
+            self.checkpoint.tell_index_ms(index.end_ms());
         }
         self.log.prepare()
     }
@@ -399,8 +407,9 @@ impl Store {
         }
         let behind = QUEUES_BEHIND_MAX.min(self.settings.segment_len / 8);
         let is_due = known.queues_at.plus(behind) <= newest.end
-            || known.queues_ms + QUEUES_BEHIND_MS_MAX <= self.log.now_ms();
-        let is_index_due = known.index.end.plus(INDEX_BEHIND_MAX) <= newest.end;
+            || !(0..QUEUES_BEHIND_MS_MAX).contains(&(self.log.now_ms() - known.queues_ms));
+        let has_index_mark = known.index.end != LogOffset(0);
+        let is_index_due = !has_index_mark || known.index.end.plus(INDEX_BEHIND_MAX) <= newest.end;
         if is_idle || is_due { self.save_checkpoint(is_idle || is_index_due) } else { Ok(()) }
     }
 
@@ -461,7 +470,9 @@ impl Store {
         self.dispatch(&mut |_| {});
         self.save_checkpoint(true)?;
         let has_failed_checkpoint = self.has_failed_checkpoint.load(Ordering::Acquire);
-        let is_kept = !has_failed_checkpoint && self.log.check_device().is_ok();
+        // Else the checkpoint says nothing of what the index has, nor does the device of it.
+        let is_settled = self.index.as_ref().is_none_or(|index| index.settle().is_ok());
+        let is_kept = !has_failed_checkpoint && is_settled && self.log.check_device().is_ok();
         if !is_kept || self.is_stuck.load(Ordering::Acquire) {
             return Ok(());
         }
@@ -506,6 +517,13 @@ impl Store {
                 tracing::info!("the disk has room again: messages are taken");
             }
         }
+    }
+
+    /// How full the file system of the commit log is, or that of the queues if it is fuller.
+    pub fn fullest_disk_ratio(&self) -> Result<f64, Error> {
+        let root = &self.settings.root;
+        let of_root = self.disk.used_ratio(root).map_err(Error::io(root))?;
+        Ok(self.disk_used_ratio()?.max(of_root))
     }
 
     /// How full the file system of the commit log is, from 0 to 1.

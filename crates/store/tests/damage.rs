@@ -600,6 +600,7 @@ fn queues_whose_records_are_too_old_keep_their_end() {
         (0..COUNT).map(|number| send(&store, number)).rfind(|it| it.topic == "topic0").unwrap();
     let others = (0..3 * COUNT).filter(|number| number % 3 != 0);
     others.for_each(|number| drop(send(&store, number)));
+    store.checkpoint_step().unwrap();
     store.delete_older(i64::MAX, 100).unwrap();
     assert!(idle.at < store.log_min());
     let end = idle.offset.plus(1);

@@ -13,7 +13,7 @@ use apogee_store::{FlushMode, ReadLimits, Settings, Store};
 use apogee_types::record::Record;
 use apogee_types::{Clock, LogOffset, Message, Millis, QueueId, QueueOffset, properties};
 
-const HISTORIES: u64 = 1000;
+const HISTORIES: u64 = 2000;
 const LIVES: usize = 5;
 const STEPS: usize = 60;
 const TOPICS: [&str; 3] = ["a", "b", "c"];
@@ -36,6 +36,7 @@ struct Stored {
     offset: QueueOffset,
     at: LogOffset,
     end: LogOffset,
+    stored_ms: Millis,
     body: Vec<u8>,
     /// Someone has seen it in its queue.
     is_seen: bool,
@@ -66,6 +67,8 @@ struct History {
     flushed: LogOffset,
     /// With synchronous flush: the kernel had that much, for the sake of those who do not wait.
     written: LogOffset,
+    /// Files may be deleted whose messages were stored up to then.
+    deleted_ms: Millis,
 }
 
 fn settings(flush: FlushMode) -> Settings {
@@ -102,6 +105,7 @@ impl History {
             log_start: LogOffset(0),
             flushed: LogOffset(0),
             written: LogOffset(0),
+            deleted_ms: Millis::MIN,
         }
     }
 
@@ -150,7 +154,7 @@ impl History {
 
     fn step(&mut self, store: &Store) {
         self.clock.0.fetch_add(self.random.i64(0..2000), Ordering::Relaxed);
-        match self.random.u32(0..21) {
+        match self.random.u32(0..23) {
             0..9 => self.append(store),
             20 => {
                 if self.may_fail(store.write_out()).is_some() {
@@ -165,8 +169,27 @@ impl History {
                 self.may_fail(store.checkpoint_step());
             }
             18 => self.disk.write_back(),
+            21 => self.delete(store),
             _ => self.look(store),
         }
+    }
+
+    fn delete(&mut self, store: &Store) {
+        let before_ms = match self.random.u32(0..4) {
+            0 => Millis::MAX,
+            _ => self.clock.now_ms() - self.random.i64(0..90_000),
+        };
+        self.deleted_ms = self.deleted_ms.max(before_ms);
+        let count_max = self.random.usize(0..3);
+        self.may_fail(store.delete_older(before_ms, count_max));
+        self.check_deleted(store.log_min());
+    }
+
+    /// What lies below was old enough.
+    fn check_deleted(&self, log_min: LogOffset) {
+        let mut deleted = self.stored.iter().take_while(|it| it.at < log_min);
+        let unripe = deleted.find(|it| self.deleted_ms < it.stored_ms);
+        assert!(unripe.is_none(), "seed {}: {unripe:?} was deleted, and it is young", self.seed);
     }
 
     /// Errors are right where there are faults.
@@ -220,7 +243,19 @@ impl History {
         let at = appended.at;
         let (offset, end) = (appended.queue_offset, appended.end);
         let number = self.next_number;
-        self.stored.push(Stored { number, topic, queue, offset, at, end, body, is_seen: false });
+        let stored_ms = appended.stored_ms;
+        let is_seen = false;
+        self.stored.push(Stored {
+            number,
+            topic,
+            queue,
+            offset,
+            at,
+            end,
+            stored_ms,
+            body,
+            is_seen,
+        });
     }
 
     fn append_batch(&mut self, store: &Store) {
@@ -243,6 +278,7 @@ impl History {
                 offset,
                 at,
                 end,
+                stored_ms: batch.first.stored_ms,
                 body,
                 is_seen: false,
             });
@@ -268,24 +304,29 @@ impl History {
         }
         self.stored.retain(|it| it.end <= end);
         (self.flushed, self.written, self.log_start) = (end, end, end);
+        let log_min = store.log_min();
+        self.check_deleted(log_min);
         let mut counts = BTreeMap::new();
         for it in &self.stored {
-            *counts.entry((it.topic, it.queue)).or_insert(0) += 1;
+            let (first, end) = counts.entry((it.topic, it.queue)).or_insert((0, 0));
+            *first += u64::from(it.at < log_min);
+            *end += 1;
         }
         for (topic, queue) in places() {
             let bounds = store.queue_bounds(topic, queue);
-            let count = counts.get(&(topic, queue)).copied().unwrap_or(0);
-            assert_eq!(bounds, QueueOffset(0)..QueueOffset(count), "seed {seed}: {topic} {queue}");
+            let (first, end) = counts.get(&(topic, queue)).copied().unwrap_or((0, 0));
+            let expected = QueueOffset(first)..QueueOffset(end);
+            assert_eq!(bounds, expected, "seed {seed}: {topic} {queue}, the log from {log_min}");
         }
         self.look(store);
-        self.check_index(store);
+        self.check_index(store, log_min);
         let limits = ReadLimits { count: 10, bytes: 1 << 20 };
         let zero = QueueId::from_wire(0).unwrap();
         store.read("a", zero, QueueOffset(0), limits, &mut |_| true, &mut Vec::new()).unwrap();
     }
 
-    fn check_index(&self, store: &Store) {
-        for stored in &self.stored {
+    fn check_index(&self, store: &Store, log_min: LogOffset) {
+        for stored in self.stored.iter().filter(|it| log_min <= it.at) {
             let key = stored.number.to_string();
             let found = store.query_by_key(stored.topic, &key, 9999, 0, i64::MAX);
             assert!(found.contains(&stored.at), "seed {}: the index lacks {stored:?}", self.seed);
@@ -314,7 +355,7 @@ fn message<'a>(
     Message { properties, ..Message::new(topic, queue_id, body) }
 }
 
-/// The first thousand histories, or one by `APOGEE_SEED=7`, or more by `APOGEE_SEED=0..20000`.
+/// The first two thousand histories, or one by `APOGEE_SEED=7`, or more by `APOGEE_SEED=0..20000`.
 #[test]
 fn what_was_promised_survives() {
     let given = std::env::var("APOGEE_SEED").ok();

@@ -7,6 +7,8 @@ pub const RETRY_PREFIX: &str = "%RETRY%";
 pub const DLQ_PREFIX: &str = "%DLQ%";
 /// Prefix of topics that belong to the system whatever follows.
 pub const SYSTEM_PREFIX: &str = "rmq_sys_";
+/// Prefix of the topic, called as its set, with which brokers of a set find one another.
+pub const MEMBERS_PREFIX: &str = "rmq_sys_SYNC_BROKER_MEMBER_";
 /// Prefix of groups that belong to the system.
 pub const SYSTEM_GROUP_PREFIX: &str = "CID_RMQ_SYS_";
 

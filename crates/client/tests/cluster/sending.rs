@@ -95,6 +95,26 @@ async fn a_call_ends_at_its_deadline_or_with_its_connection() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_topic_that_a_new_name_server_does_not_know_yet_can_be_sent_to() {
+    let world = World::new(&["a"], 1);
+    let producer = producer(&world).await;
+    let send = || producer.send(Message::new("T", "x"));
+    send().await.unwrap();
+    for _ in 0..3 {
+        // A restart, which the client notices once.
+        world.topics.lock().remove("T");
+        tokio::time::sleep(Duration::from_secs(31)).await;
+        send().await.unwrap();
+        world.topics.lock().insert("T".to_owned(), 1);
+        tokio::time::sleep(Duration::from_secs(31)).await;
+        send().await.unwrap();
+    }
+    world.topics.lock().remove("T");
+    tokio::time::sleep(Duration::from_secs(62)).await;
+    assert!(matches!(send().await, Err(Error::NoRoute { .. })));
+}
+
+#[tokio::test(start_paused = true)]
 async fn another_name_server_is_asked_when_one_is_down() {
     let world = World::new(&["a"], 1);
     for name_servers in [["10.0.0.8:1", NAME_SERVER], [NAME_SERVER, "10.0.0.8:1"]] {

@@ -183,8 +183,9 @@ fn who_was_replaced_while_away_does_not_come_back() {
 fn a_sign_of_life_keeps_a_broker() {
     let mut routes = with_master();
     let version = DataVersion { counter: 1, ..DataVersion::default() };
-    assert_eq!(routes.touch("m", EXPIRY_MS), Some(version));
-    assert_eq!(routes.touch("x", EXPIRY_MS), None);
+    assert_eq!(routes.touch("m", 5, EXPIRY_MS), Some(version));
+    assert_eq!(routes.touch("x", 5, EXPIRY_MS), None);
+    assert_eq!(routes.channel_closed(0), [], "it speaks over another one now");
     assert_eq!(routes.expire(EXPIRY_MS + 1), []);
     assert_eq!(routes.expire(2 * EXPIRY_MS + 1).len(), 1);
 }

@@ -115,7 +115,8 @@ impl Door {
     pub fn sweep_step(&self) -> Option<Duration> {
         if let Some(broker) = &self.broker {
             broker.waiters.expire(broker.clock.now_ms());
-            if broker.topics.has_changed() {
+            let has_forgotten = |names: &Arc<NameServer>| names.has_forgotten_own();
+            if broker.topics.has_changed() || self.names.as_ref().is_some_and(has_forgotten) {
                 self.topics_changed();
             }
         }

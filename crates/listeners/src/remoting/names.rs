@@ -1,15 +1,19 @@
 //! The name server's state in this process, and how a broker of this process registers.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use apogee_broker::Broker;
 use apogee_control::kv::ORDER_TOPIC_CONFIG;
-use apogee_control::{ChannelId, KvConfig, Registration, Routes};
+use apogee_control::routes::{keep_zone, show_acting_masters};
+use apogee_control::{ChannelId, KvConfig, Registration, RouteError, Routes};
 use apogee_store::Disk;
+use apogee_types::config::{Perm, TopicConfig};
 use apogee_types::route::{BrokerData, TopicRouteData};
 use apogee_types::settings::{AdvertisedAddresses, NamesrvSettings};
-use apogee_types::{Clock, json};
+use apogee_types::{Clock, Millis, json, names};
 use parking_lot::Mutex;
 
 use super::door::Peer;
@@ -18,6 +22,11 @@ use super::door::Peer;
 const FOREVER_MS: i64 = i64::MAX / 4;
 /// The channel of a broker in the same process: no connection has it.
 const OWN_CHANNEL: ChannelId = 0;
+/// What stands for all that it registered.
+const OWN_DIGEST: u64 = 0;
+/// For how long nobody looks whether that is still there: two brokers of one name are not to take
+/// it from each other all the time.
+const TAKE_BACK_PAUSE_MS: Millis = 5000;
 
 /// From this release on (4.5.1) clients no longer derive a second port from a broker's address.
 const VERSION_ONE_PORT: i32 = 315;
@@ -25,10 +34,13 @@ const VERSION_ONE_PORT: i32 = 315;
 pub struct NameServer {
     pub settings: NamesrvSettings,
     pub clock: Arc<dyn Clock>,
+    started_ms: Millis,
     disk: Arc<dyn Disk>,
     routes: Mutex<Routes>,
     kv: Mutex<KvConfig>,
     own: Option<OwnBroker>,
+    /// When all that it has was registered last.
+    own_registered_ms: AtomicI64,
 }
 
 /// The broker of this process.
@@ -59,7 +71,8 @@ impl NameServer {
             None => KvConfig::default(),
         };
         let (routes, kv) = (Mutex::default(), Mutex::new(kv));
-        Ok(Self { settings, clock, disk, routes, kv, own })
+        let (started_ms, own_registered_ms) = (clock.now_ms(), AtomicI64::default());
+        Ok(Self { settings, clock, started_ms, disk, routes, kv, own, own_registered_ms })
     }
 
     /// Looks at or changes the route table; not to be held over I/O.
@@ -83,33 +96,52 @@ impl NameServer {
         Ok(())
     }
 
-    /// The broker of this process says what it has; only what changed is taken over.
+    /// The broker of this process says what it has: what changed, or all if that is not here.
     pub fn register_own(&self, broker: &Broker) {
         let Some(own) = &self.own else { return };
-        let mut topics = broker.topics.changed_topics();
-        for topic in topics.values_mut() {
-            let perm = topic.perm.and(broker.permission());
-            if perm != topic.perm {
-                Arc::make_mut(topic).perm = perm;
-            }
-        }
-        let registration = Registration {
-            cluster: broker.identity.cluster.as_str().into(),
-            broker_name: broker.identity.name.as_str().into(),
-            broker_id: broker.identity.id,
-            addr: Arc::clone(&own.addr),
-            ha_addr: Arc::clone(&own.ha_addr),
-            version: broker.topics.version(),
-            topics: Some(topics),
-            timeout_ms: Some(FOREVER_MS),
-            enable_acting_master: false,
-            zone_name: None,
-            channel: OWN_CHANNEL,
-        };
         let now = self.clock.now_ms();
-        if let Err(error) = self.with_routes(|routes| routes.register(registration, now)) {
-            tracing::error!(%error, "our own broker was not registered");
+        if self.settings.return_order_topic_config_to_broker
+            && let Some(ordered) = self.with_kv(|kv| kv.namespace(ORDER_TOPIC_CONFIG).cloned())
+        {
+            broker.topics.set_ordered(ordered.keys(), now);
         }
+        self.with_routes(|routes| {
+            let changed = broker.topics.changed_topics();
+            let topics = if is_known(own, routes, now) {
+                changed
+            } else {
+                self.own_registered_ms.store(now, Ordering::Relaxed);
+                warn_of_namesake(own, broker, routes);
+                broker.topics.table().topic_config_table
+            };
+            let registration = Registration {
+                cluster: broker.identity.cluster.as_str().into(),
+                broker_name: broker.identity.name.as_str().into(),
+                broker_id: broker.identity.id,
+                addr: Arc::clone(&own.addr),
+                ha_addr: Arc::clone(&own.ha_addr),
+                version: broker.topics.version(),
+                topics: Some(permitted(topics, broker.permission())),
+                timeout_ms: Some(FOREVER_MS),
+                enable_acting_master: false,
+                zone_name: None,
+                channel: OWN_CHANNEL,
+            };
+            match routes.register(registration, now) {
+                Ok(_) => routes.remember(&own.addr, OWN_DIGEST),
+                Err(error) => tracing::error!(%error, "our own broker was not registered"),
+            }
+        });
+    }
+
+    /// Whether the broker of this process is to register again: another one took its name, or
+    /// someone removed it or one of its topics.
+    pub fn has_forgotten_own(&self) -> bool {
+        let now = self.clock.now_ms();
+        let since_ms = now - self.own_registered_ms.load(Ordering::Relaxed);
+        let is_lost = |own| !self.with_routes(|routes| is_known(own, routes, now));
+        // A clock may have been set back.
+        TAKE_BACK_PAUSE_MS <= since_ms.abs() && self.own.as_ref().is_some_and(is_lost)
     }
 
     pub fn connection_closed(&self, connection: ChannelId) {
@@ -126,14 +158,29 @@ impl NameServer {
         }
     }
 
-    /// The route as this peer can use it.
+    /// With `needWaitForService`, clients are not served before brokers had time to register.
+    pub fn is_ready(&self) -> bool {
+        let wait_ms = self.settings.wait_seconds_for_service.saturating_mul(1000);
+        let uptime_ms = self.clock.now_ms() - self.started_ms;
+        !self.settings.need_wait_for_service || wait_ms <= uptime_ms.max(0) as u64
+    }
+
+    /// The route as this peer can use it; with `zone`, without brokers of other zones.
     pub fn route_for(
         &self,
         topic: &str,
+        zone: Option<&str>,
         peer: &Peer,
         version: i32,
-    ) -> Result<TopicRouteData, apogee_control::RouteError> {
+    ) -> Result<TopicRouteData, RouteError> {
         let mut route = self.with_routes(|routes| routes.route(topic))?;
+        // With that topic a set finds its members, whatever they are.
+        if self.settings.support_acting_master && !topic.starts_with(names::MEMBERS_PREFIX) {
+            show_acting_masters(&mut route);
+        }
+        if let Some(zone) = zone {
+            keep_zone(&mut route, zone);
+        }
         route.broker_datas.iter_mut().for_each(|broker| self.show(broker, peer, version));
         if self.settings.order_message_enable {
             let conf = self.with_kv(|kv| kv.find(ORDER_TOPIC_CONFIG, topic).map(Arc::from));
@@ -150,6 +197,34 @@ impl NameServer {
             *addr = told.as_str().into();
         }
     }
+}
+
+/// Whether all that the broker of this process registered is still there.
+fn is_known(own: &OwnBroker, routes: &mut Routes, now: Millis) -> bool {
+    routes.renew(&own.addr, OWN_DIGEST, OWN_CHANNEL, now).is_some()
+}
+
+fn warn_of_namesake(own: &OwnBroker, broker: &Broker, routes: &Routes) {
+    let (name, id) = (&*broker.identity.name, broker.identity.id);
+    let holder = routes.broker(name).and_then(|set| set.broker_addrs.get(&id));
+    if let Some(other) = holder.filter(|holder| **holder != own.addr) {
+        tracing::warn!(name, id, other = &**other, "another broker took our name: we take it back");
+    }
+}
+
+/// The topics as a broker of this `brokerPermission` registers them.
+pub(super) fn permitted(
+    mut topics: BTreeMap<Arc<str>, Arc<TopicConfig>>,
+    permission: Perm,
+) -> BTreeMap<Arc<str>, Arc<TopicConfig>> {
+    // Else a template could not be inherited from any more.
+    if !permission.has(Perm::READ_WRITE) {
+        topics.values_mut().for_each(|topic| {
+            let topic = Arc::make_mut(topic);
+            topic.perm = topic.perm.and(permission);
+        });
+    }
+    topics
 }
 
 impl OwnBroker {

@@ -1,10 +1,11 @@
-//! The name server's requests: 100 to 106, 205, 206, 216, 217, 219, 224, 304, 319, 322, 327, 901.
+//! The name server's requests: 100 to 106, 205, 206, 216, 217, 219, 224, 304, 311 to 313, 319,
+//! 322, 327, 901, 904.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use apogee_control::kv::ORDER_TOPIC_CONFIG;
-use apogee_control::{Registered, Registration, RouteError};
+use apogee_control::{Registered, Registration, RouteError, Routes};
 use apogee_types::config::DataVersion;
 use apogee_types::route::TopicRouteData;
 use apogee_types::settings::Settings;
@@ -16,14 +17,19 @@ use apogee_wire::remoting::bodies::{
 use apogee_wire::remoting::requests::{
     AddWritePermOfBroker, AddWritePermResponse, BrokerHeartbeat, DeleteKvConfig,
     DeleteTopicInNameServer, GetAllTopicList, GetBrokerClusterInfo, GetBrokerMemberGroup,
-    GetKvConfig, GetKvConfigResponse, GetKvListByNamespace, GetNameServerConfig,
-    GetRouteInfoByTopic, GetSystemTopicListFromNameServer, GetTopicsByCluster, PutKvConfig,
+    GetHasUnitSubTopicList, GetHasUnitSubUnunitTopicList, GetKvConfig, GetKvConfigResponse,
+    GetKvListByNamespace, GetNameServerConfig, GetRouteInfoByTopic,
+    GetSystemTopicListFromNameServer, GetTopicsByCluster, GetUnitTopicList, PutKvConfig,
     QueryDataVersion, QueryDataVersionResponse, RegisterBroker, RegisterBrokerResponse,
     RegisterTopicInNameServer, UnregisterBroker, WipeWritePermOfBroker, WipeWritePermResponse,
 };
 use apogee_wire::remoting::table::Empty;
 
 use super::router::{Answer, Call, Refusal, Reply, Router, body, json_body};
+
+/// Sys flags of a topic; upstream's `TopicSysFlag`.
+const UNIT: i32 = 1;
+const UNIT_SUB: i32 = 2;
 
 /// Adds what this file serves.
 #[must_use]
@@ -42,6 +48,9 @@ pub fn routes(router: Router) -> Router {
         .on::<AddWritePermOfBroker>(add_write_perm)
         .on::<GetAllTopicList>(all_topics)
         .on::<GetTopicsByCluster>(topics_of_cluster)
+        .on::<GetUnitTopicList>(unit_topics)
+        .on::<GetHasUnitSubTopicList>(unit_sub_topics)
+        .on::<GetHasUnitSubUnunitTopicList>(unit_sub_ununit_topics)
         .on::<GetSystemTopicListFromNameServer>(system_topics)
         .on::<PutKvConfig>(put_kv)
         .on::<GetKvConfig>(get_kv)
@@ -51,8 +60,13 @@ pub fn routes(router: Router) -> Router {
 }
 
 fn route(call: &mut Call<'_>, request: GetRouteInfoByTopic) -> Answer<Empty> {
+    let names = call.door.names();
+    if !names.is_ready() {
+        return Err(Refusal::new(ResponseCode::SYSTEM_ERROR, "name server not ready"));
+    }
     let version = call.header.version;
-    let route = call.door.names().route_for(&request.topic, call.peer, version)?;
+    let zone = request.zone_name.filter(|zone| request.zone_mode && !zone.trim().is_empty());
+    let route = names.route_for(&request.topic, zone.as_deref(), call.peer, version)?;
     let standard_only = request.accept_standard_json_only;
     Ok(Reply::WithBody(Empty, write_route(&route, version, standard_only)))
 }
@@ -153,8 +167,8 @@ fn data_version(
 ) -> Answer<QueryDataVersionResponse> {
     let asked: DataVersion = body(call.body)?;
     let names = call.door.names();
-    let now = names.clock.now_ms();
-    match names.with_routes(|routes| routes.touch(&request.broker_addr, now)) {
+    let (channel, now) = (call.peer.connection, names.clock.now_ms());
+    match names.with_routes(|routes| routes.touch(&request.broker_addr, channel, now)) {
         Some(known) => json_body(QueryDataVersionResponse { changed: known != asked }, &known),
         None => Ok(Reply::Now(QueryDataVersionResponse { changed: true })),
     }
@@ -162,8 +176,8 @@ fn data_version(
 
 fn broker_heartbeat(call: &mut Call<'_>, request: BrokerHeartbeat) -> Answer<Empty> {
     let names = call.door.names();
-    let now = names.clock.now_ms();
-    names.with_routes(|routes| routes.touch(&request.broker_addr, now));
+    let (channel, now) = (call.peer.connection, names.clock.now_ms());
+    names.with_routes(|routes| routes.touch(&request.broker_addr, channel, now));
     Ok(Reply::Now(Empty))
 }
 
@@ -220,11 +234,28 @@ fn all_topics(call: &mut Call<'_>, _: GetAllTopicList) -> Answer<Empty> {
 }
 
 fn topics_of_cluster(call: &mut Call<'_>, request: GetTopicsByCluster) -> Answer<Empty> {
+    listed(call, |routes| routes.topics_of_cluster(&request.cluster))
+}
+
+fn unit_topics(call: &mut Call<'_>, _: GetUnitTopicList) -> Answer<Empty> {
+    listed(call, |routes| routes.topics_by_flag(|flag| flag & UNIT != 0))
+}
+
+fn unit_sub_topics(call: &mut Call<'_>, _: GetHasUnitSubTopicList) -> Answer<Empty> {
+    listed(call, |routes| routes.topics_by_flag(|flag| flag & UNIT_SUB != 0))
+}
+
+fn unit_sub_ununit_topics(call: &mut Call<'_>, _: GetHasUnitSubUnunitTopicList) -> Answer<Empty> {
+    listed(call, |routes| routes.topics_by_flag(|flag| flag & (UNIT | UNIT_SUB) == UNIT_SUB))
+}
+
+/// A list of topics, if `enableTopicList` allows.
+fn listed(call: &Call<'_>, list: impl FnOnce(&Routes) -> Vec<Arc<str>>) -> Answer<Empty> {
     let names = call.door.names();
     if !names.settings.enable_topic_list {
         return Err(Refusal::new(ResponseCode::SYSTEM_ERROR, "disable"));
     }
-    topic_list(names.with_routes(|routes| routes.topics_of_cluster(&request.cluster)), None)
+    topic_list(names.with_routes(|routes| list(routes)), None)
 }
 
 /// The names of clusters and brokers: each is a topic too.
@@ -244,6 +275,10 @@ fn put_kv(call: &mut Call<'_>, request: PutKvConfig) -> Answer<Empty> {
     let PutKvConfig { namespace, key, value } = &request;
     let changed = call.door.names().change_kv(|kv| kv.put(namespace, key, value));
     changed.map_err(|error| Refusal::new(ResponseCode::SYSTEM_ERROR, error))?;
+    if namespace == ORDER_TOPIC_CONFIG {
+        // The broker of this process is told with its registration.
+        call.door.topics_changed();
+    }
     Ok(Reply::Now(Empty))
 }
 

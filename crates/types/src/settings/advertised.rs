@@ -15,6 +15,8 @@ pub struct AdvertisedAddresses(Vec<(Way, String)>);
 enum Way {
     /// To this address of ours.
     To(SocketAddr),
+    /// To this port of ours, whatever the address: a container does not know its own beforehand.
+    ToPort(u16),
     /// From a client of this network: address, number of bits that count.
     From(IpAddr, u32),
 }
@@ -25,6 +27,7 @@ impl AdvertisedAddresses {
     pub fn find(&self, local: SocketAddr, peer: IpAddr) -> Option<&str> {
         let fits = |way: &Way| match way {
             Way::To(ours) => *ours == local,
+            Way::ToPort(port) => *port == local.port(),
             Way::From(network, bits) => has_prefix(peer, *network, *bits),
         };
         self.0.iter().find(|(way, _)| fits(way)).map(|(_, told)| told.as_str())
@@ -38,7 +41,7 @@ impl AdvertisedAddresses {
 
 impl Value for AdvertisedAddresses {
     const ALLOWED: &'static str = "`way=host:port` separated by `;`, where a way is an address of \
-         ours (10.0.0.5:9876) or a network of clients (192.168.0.0/16)";
+         ours (10.0.0.5:9876, or *:9876 for any) or a network of clients (192.168.0.0/16)";
 
     fn parse(text: &str) -> Option<Self> {
         let entry = |text: &str| {
@@ -64,6 +67,9 @@ impl std::str::FromStr for Way {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
+        if let Some(port) = text.strip_prefix("*:") {
+            return port.parse().map(Self::ToPort).map_err(|_| ());
+        }
         let Some((network, bits)) = text.split_once('/') else {
             return text.parse().map(Self::To).map_err(|_| ());
         };
@@ -77,6 +83,7 @@ impl fmt::Display for Way {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::To(addr) => addr.fmt(f),
+            Self::ToPort(port) => write!(f, "*:{port}"),
             Self::From(network, bits) => write!(f, "{network}/{bits}"),
         }
     }
@@ -118,6 +125,17 @@ mod tests {
     }
 
     #[test]
+    fn a_port_is_published_whatever_the_address_of_the_container() {
+        let map = "172.17.0.0/16=172.17.0.2:9876; *:9876=shop.example:19876";
+        let find = |local, peer| told(map, local, peer);
+        for local in ["172.17.0.2:9876", "[fd00::2]:9876"] {
+            assert_eq!(find(local, "10.1.1.1").as_deref(), Some("shop.example:19876"), "{local}");
+        }
+        assert_eq!(find("172.17.0.2:10911", "10.1.1.1"), None);
+        assert_eq!(find("172.17.0.2:9876", "172.17.0.9").as_deref(), Some("172.17.0.2:9876"));
+    }
+
+    #[test]
     fn a_network_has_any_number_of_bits() {
         for (network, inside, outside) in [
             ("0.0.0.0/0", "9.9.9.9", "::1"),
@@ -147,10 +165,12 @@ mod tests {
             "10.0.0.0/-1=h:1",
             "10.0.0.5:9876=h:1,10.0.0.6:9876=h:1",
             "10.0.0.5:9876=a=b:1",
+            "*=h:1",
+            "*:x=h:1",
         ] {
             assert_eq!(AdvertisedAddresses::parse(bad), None, "{bad}");
         }
-        let map = "10.0.0.5:9876=h:1;[::1]:9876=[fd00::1]:1;fd00::/8=h:2";
+        let map = "10.0.0.5:9876=h:1;[::1]:9876=[fd00::1]:1;fd00::/8=h:2;*:9876=h:3";
         assert_eq!(AdvertisedAddresses::parse(map).unwrap().text(), map);
         assert!(AdvertisedAddresses::parse("").unwrap().is_empty());
     }

@@ -20,8 +20,8 @@ settings! {
         /// Address given to every client. Unset: each is told the one under which it reached us.
         "brokerIP1" broker_ip1: String = String::new(), AtRestart important;
         /// What clients are told that came a certain way, before brokerIP1: an address of ours that
-        /// they reached, or their network, then what they can dial. The first that fits wins:
-        /// `10.0.0.5:9876=203.0.113.7:19876; 192.168.0.0/16=192.168.1.9:10911`.
+        /// they reached (`*:9876`: any with that port), or their network, then what they can dial.
+        /// The first that fits wins: `192.168.0.0/16=192.168.1.9:10911; *:9876=203.0.113.7:19876`.
         "advertisedAddresses" advertised_addresses: AdvertisedAddresses =
             AdvertisedAddresses::default(), AtRestart;
         /// Address given to slaves. Unset: like brokerIP1.
@@ -79,11 +79,12 @@ settings! {
         /// Whether consumers are told when their group changes.
         "notifyConsumerIdsChangedEnable" notify_consumer_ids_changed_enable: bool = true, Live;
 
+        /// Whether answers may send a consumer to a slave.
+        "slaveReadEnable" slave_read_enable: bool = false, Live;
+
         /// How often the progress of groups is saved, in ms.
         "flushConsumerOffsetInterval" flush_consumer_offset_interval: u64 [1..=INT_MAX] =
             5000, AtRestart;
-        /// Age at which a silent client is forgotten, in ms.
-        "channelExpiredTimeout" channel_expired_timeout: u64 = 120_000, AtRestart;
 
         /// How often the broker registers, in ms; 10000 to 60000.
         "registerNameServerPeriod" register_name_server_period: u64 = 30_000, AtRestart;
@@ -91,7 +92,5 @@ settings! {
         "registerBrokerTimeoutMills" register_broker_timeout_mills: u64 = 24_000, Live;
         /// Whether registrations are sent though nothing has changed.
         "forceRegister" force_register: bool = true, Live;
-        /// Whether the body of a registration is compressed.
-        "compressedRegister" compressed_register: bool = false, Live;
     }
 }

@@ -66,6 +66,8 @@ const REFUSED: &[(&str, &str, &str)] = &[
 /// Key and upstream's default.
 const MISSING: &[(&str, &str)] = &[
     ("allowRecallWhenBrokerNotWriteable", "true"),
+    ("compressedRegister", "false"),
+    ("deleteTopicWithBrokerRegistration", "false"),
     ("enableCalcFilterBitMap", "false"),
     ("enableCompaction", "true"),
     ("enableConsumeQueueExt", "false"),
@@ -103,7 +105,6 @@ const MISSING: &[(&str, &str)] = &[
     ("haMasterAddress", ""),
     ("notifyMinBrokerIdChanged", "false"),
     ("recallMessageEnable", "false"),
-    ("slaveReadEnable", "false"),
     ("useServerSideResetOffset", "true"),
     ("validateSystemTopicWhenUpdateTopic", "true"),
     ("useTLS", "false"),
@@ -152,10 +153,13 @@ const IGNORED: &[(&str, &str)] = &[
         "brokerNotActiveTimeoutMillis",
     ),
     (
-        "Apogee has a fixed value: 3 s, 120 s, no pause, and 800 messages",
-        "connectTimeoutMillis clientChannelMaxIdleTimeSeconds deleteCommitLogFilesInterval
-        maxFilterMessageSize",
+        "a server is given 3 s to connect and 120 s of silence, always",
+        "connectTimeoutMillis clientChannelMaxIdleTimeSeconds",
     ),
+    ("a client is forgotten after two minutes of silence, always", "channelExpiredTimeout"),
+    ("files are deleted one after the other, without a pause", "deleteCommitLogFilesInterval"),
+    ("a pull looks at 800 messages at most, always", "maxFilterMessageSize"),
+    ("name servers look every second, always", "scanNotActiveBrokerInterval"),
     (
         "there are no thread pools to size; connections share one thread a core",
         "sendMessageThreadPoolNums putMessageFutureThreadPoolNums pullMessageThreadPoolNums

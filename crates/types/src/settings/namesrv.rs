@@ -1,7 +1,6 @@
 //! The settings of a name server. Meaning and defaults: spec `config.md` 2.5.
 
 use super::settings;
-use super::value::INT_MAX;
 
 settings! {
     /// What a name server answers.
@@ -17,9 +16,6 @@ settings! {
         "orderMessageEnable" order_message_enable: bool = false, Live;
         /// Whether the answer to a registration carries the order configurations.
         "returnOrderTopicConfigToBroker" return_order_topic_config_to_broker: bool = true, Live;
-        /// How often silent brokers are looked for, in ms.
-        "scanNotActiveBrokerInterval" scan_not_active_broker_interval: u64 [1..=INT_MAX] =
-            5000, AtRestart;
         /// Whether a slave is shown as master while there is none.
         "supportActingMaster" support_acting_master: bool = false, Live;
         /// Whether anyone may list all topics.
@@ -30,8 +26,5 @@ settings! {
         "needWaitForService" need_wait_for_service: bool = false, Live;
         /// How long, in s.
         "waitSecondsForService" wait_seconds_for_service: u64 = 45, Live;
-        /// Whether a full registration drops topics that it does not name.
-        "deleteTopicWithBrokerRegistration" delete_topic_with_broker_registration: bool =
-            false, Live;
     }
 }

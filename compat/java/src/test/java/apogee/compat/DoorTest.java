@@ -90,7 +90,10 @@ class DoorTest extends Clients {
     Server startServer() {
         return Server.create(Map.of(
             "messageDelayLevel", LEVELS,
+            // Several files of the log, and of the index, in each stage.
             "mappedFileSizeCommitLog", String.valueOf(1 << 20),
+            "maxHashSlotNum", "100",
+            "maxIndexNum", "150",
             "flushConsumerOffsetInterval", "1000",
             "flushDelayOffsetInterval", "1000"));
     }
@@ -369,7 +372,7 @@ class DoorTest extends Clients {
     private void leave() throws Exception {
         closeClients();
         DefaultMQProducer producer = producer();
-        String rest = " ".repeat(2000);
+        String rest = " ".repeat(12_000);
         for (int i = 0; i < BURST; i++) {
             send(producer, message(PLAIN, "burst-" + stage + "-" + i + rest), i % QUEUES);
         }
