@@ -43,7 +43,7 @@ fn read(server: &Server, topic: &str, group: &str, count: usize) -> Vec<Value> {
 #[test]
 fn what_is_produced_is_what_was_asked_for() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Server::start(dir.path(), 23_501, "");
+    let server = Server::start(dir.path(), 24_401, "");
     let marks =
         ["--tag", "a", "--key", "k1", "--key", "k2", "--property", "p=x=y", "--property", "q="];
     // A property without a value cannot be kept; it is refused before anything is sent.
@@ -89,7 +89,7 @@ fn what_is_produced_is_what_was_asked_for() {
 #[test]
 fn consumers_get_the_tags_and_the_time_that_they_ask_for() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Server::start(dir.path(), 23_521, "");
+    let server = Server::start(dir.path(), 24_421, "");
     for tag in ["a", "b", "c"] {
         run(&server, &["produce", "t", tag, "--tag", tag]);
     }
@@ -112,7 +112,7 @@ fn consumers_get_the_tags_and_the_time_that_they_ask_for() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn the_latest_messages_are_those_after_the_queues_ends() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Server::start(dir.path(), 23_541, "");
+    let server = Server::start(dir.path(), 24_441, "");
     run(&server, &["produce", "t", "old", "--count", "20"]);
     let words = ["consume", "t", "--group", "g", "--from", "latest", "--count", "1"];
     let consumer = apogee(&server, &words).spawn().unwrap();
@@ -134,7 +134,7 @@ async fn the_latest_messages_are_those_after_the_queues_ends() {
 #[test]
 fn who_waits_for_a_topic_that_is_not_there_is_told_so() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Server::start(dir.path(), 23_561, "");
+    let server = Server::start(dir.path(), 24_461, "");
     for from in ["earliest", "latest"] {
         let words = ["consume", from, "--group", "g", "--from", from, "--count", "1"];
         let mut consumer = apogee(&server, &words).spawn().unwrap();

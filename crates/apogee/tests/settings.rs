@@ -73,14 +73,14 @@ fn cpu_ticks(server: &Server) -> u64 {
 
 #[test]
 fn a_server_lives_with_the_least_of_every_number() {
-    serves(23_701, &at_bounds(|_, (low, _)| low));
+    serves(24_201, &at_bounds(|_, (low, _)| low));
 }
 
 #[test]
 fn a_server_lives_with_the_most_of_every_number() {
     // The slots of an index are written, all of them.
     let most = |key: &Key, (_, high)| if key.name == "maxHashSlotNum" { 1 << 20 } else { high };
-    serves(23_721, &at_bounds(most));
+    serves(24_221, &at_bounds(most));
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn a_store_is_opened_with_the_sizes_that_it_was_made_with() {
         assert!(output.status.success(), "{args:?}: {output:?}");
         output.stdout
     };
-    let mut server = Server::start(dir.path(), 23_741, conf);
+    let mut server = Server::start(dir.path(), 24_241, conf);
     run(&server.addr, &["produce", "t", "x"]);
     stop(&mut server);
     let refusal = |conf: &str| {
@@ -112,7 +112,7 @@ fn a_store_is_opened_with_the_sizes_that_it_was_made_with() {
     let said = refusal("");
     assert!(said.contains("is 40000 bytes long, as if it was cut"), "{said}");
     std::fs::write(&segment, whole).unwrap();
-    let server = Server::start(dir.path(), 23_741, "");
+    let server = Server::start(dir.path(), 24_241, "");
     let consume = ["consume", "t", "--group", "g", "--from", "earliest", "--count", "1"];
     assert_eq!(run(&server.addr, &consume), b"x\n");
 }
@@ -120,9 +120,9 @@ fn a_store_is_opened_with_the_sizes_that_it_was_made_with() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn the_bounds_of_pulls_and_queries_are_those_of_the_settings() {
     for (port, conf, pulled, queried) in [
-        (23_761, "", 32, 64),
-        (23_781, "maxTransferCountOnMessageInMemory=90\nmaxMsgsNumBatch=80\n", 90, 80),
-        (23_801, "maxTransferBytesOnMessageInMemory=1000\n", 4, 64),
+        (24_261, "", 32, 64),
+        (24_281, "maxTransferCountOnMessageInMemory=90\nmaxMsgsNumBatch=80\n", 90, 80),
+        (24_301, "maxTransferBytesOnMessageInMemory=1000\n", 4, 64),
     ] {
         let dir = tempfile::tempdir().unwrap();
         let server = Server::start(dir.path(), port, conf);
@@ -141,7 +141,7 @@ async fn the_bounds_of_pulls_and_queries_are_those_of_the_settings() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_pull_consumer_that_no_heartbeat_announced_can_be_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Server::start(dir.path(), 23_821, "rejectPullConsumerEnable=true\n");
+    let server = Server::start(dir.path(), 24_321, "rejectPullConsumerEnable=true\n");
     let sent = tool(&["produce", "t", "x"], &server.addr);
     assert!(sent.status.success(), "{sent:?}");
     let client = PullConsumer::new(&server.addr, "g").unwrap();

@@ -209,9 +209,25 @@ fn a_broker_registers_with_name_servers_elsewhere_and_messages_pass() {
     }
 }
 
+#[test]
+fn slaves_are_told_the_address_that_is_meant_for_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let conf = "listenPort=23371\nbrokerName=b\nstorePathRootDir=store\nbrokerIP1=127.0.0.1\n\
+                brokerIP2=10.9.8.7\nhaListenPort=12345\n";
+    std::fs::write(dir.path().join("broker.conf"), conf).unwrap();
+    let (port, told) = name_server_that_counts();
+    let args = ["broker", "-c", "broker.conf", "-n", &format!("127.0.0.1:{port}")];
+    let mut broker = apogee(dir.path()).args(args).spawn().unwrap();
+    let (header, _) = told.recv_timeout(Duration::from_secs(30)).unwrap();
+    assert_eq!(header["extFields"]["brokerAddr"], "127.0.0.1:23371");
+    assert_eq!(header["extFields"]["haServerAddr"], "10.9.8.7:12345");
+    kill_process(Pid::from_child(&broker), Signal::TERM).unwrap();
+    assert!(broker.wait().unwrap().success());
+}
+
 /// A name server that answers everything with success and that nothing has changed. For each
-/// request it tells its code and length.
-fn name_server_that_counts() -> (u16, std::sync::mpsc::Receiver<(i64, usize)>) {
+/// request it tells its header and length.
+fn name_server_that_counts() -> (u16, std::sync::mpsc::Receiver<(serde_json::Value, usize)>) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let (tell, told) = std::sync::mpsc::channel();
@@ -235,7 +251,7 @@ fn name_server_that_counts() -> (u16, std::sync::mpsc::Receiver<(i64, usize)>) {
                     stream.write_all(&(answer.len() as u32 + 4).to_be_bytes()).unwrap();
                     stream.write_all(&(answer.len() as u32).to_be_bytes()).unwrap();
                     stream.write_all(&answer).unwrap();
-                    let _ = tell.send((header["code"].as_i64().unwrap(), len));
+                    let _ = tell.send((header, len));
                 }
             });
         }
@@ -260,10 +276,11 @@ fn a_broker_with_ten_thousand_topics_sends_them_once_if_it_is_not_forced() {
     let args = ["broker", "-c", "broker.conf", "-n", &format!("127.0.0.1:{port}")];
     let mut broker = apogee(dir.path()).args(args).spawn().unwrap();
     let next = || told.recv_timeout(Duration::from_secs(30)).unwrap();
-    let (code, len) = next();
-    assert!(code == 103 && 1_000_000 < len, "{code} with {len} bytes");
-    let (code, len) = next();
-    assert!(code == 322 && len < 1000, "{code} with {len} bytes");
+    let (header, len) = next();
+    assert!(header["code"] == 103 && 1_000_000 < len, "{header} with {len} bytes");
+    assert_eq!(header["extFields"]["haServerAddr"], "127.0.0.1:23352");
+    let (header, len) = next();
+    assert!(header["code"] == 322 && len < 1000, "{header} with {len} bytes");
     kill_process(Pid::from_child(&broker), Signal::TERM).unwrap();
     assert!(broker.wait().unwrap().success());
 }
