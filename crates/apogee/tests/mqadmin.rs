@@ -191,6 +191,19 @@ fn brokers_are_shown_as_upstream_shows_them() {
     let recorded = admin.recorded("getBrokerConfig -b 127.0.0.2:10911");
     assert_eq!(config.lines().next(), recorded.lines().next());
     let row = "storeReplyMessageEnable                           =  true";
+    assert!(recorded.contains(row), "{recorded}");
+    for row in [
+        row,
+        "flushDiskType                                     =  ASYNC_FLUSH",
+        "mappedFileSizeCommitLog                           =  1073741824",
+        "serverChannelMaxIdleTimeSeconds                   =  120",
+    ] {
+        assert!(config.lines().any(|line| line == row), "{row} in {config}");
+    }
+    let config = admin.run("getNamesrvConfig");
+    let recorded = admin.recorded("getNamesrvConfig");
+    assert_eq!(config.lines().next(), recorded.lines().next());
+    let row = "needWaitForService                                =  false";
     assert!(config.lines().any(|line| line == row) && recorded.contains(row), "{config}");
 }
 
@@ -279,6 +292,7 @@ async fn producers_and_consumers_are_shown_and_moved() {
     let said = admin.run("skipAccumulatedMessage -g cap_push -t AdminTopic");
     let row = format!("{:<40}  {:<40}  {:<40}", "broker-a", 0, 3);
     assert_eq!(said.lines().skip(1).collect::<Vec<_>>(), [row]);
+    admin.says_the_same("getConsumerConfig -g cap_push");
     admin.run("updateSubGroup -c DefaultCluster -g other");
     let said = admin.run("cloneGroupOffset -s cap_push -d other -t AdminTopic");
     let words =

@@ -142,12 +142,15 @@ async fn show_config(admin: &Admin, title: &str, addr: &str) -> anyhow::Result<(
     let answer =
         admin.client.call::<GetBrokerConfig>(addr, &GetBrokerConfig {}, Bytes::new()).await?;
     line!("{title}");
-    for (key, value) in
-        String::from_utf8_lossy(&answer.body).lines().filter_map(|it| it.split_once('='))
-    {
-        if admin.flag('k').is_none_or(|part| key.contains(part)) {
+    show_settings(&answer.body, admin.flag('k').unwrap_or_default());
+    Ok(())
+}
+
+/// Those whose keys contain `part`.
+pub fn show_settings(body: &[u8], part: &str) {
+    for (key, value) in String::from_utf8_lossy(body).lines().filter_map(|it| it.split_once('=')) {
+        if key.contains(part) {
             line!("{key:<50}=  {value}");
         }
     }
-    Ok(())
 }

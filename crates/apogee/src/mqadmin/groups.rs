@@ -13,7 +13,7 @@ use apogee_wire::remoting::bodies::{
     ConsumeStats, ConsumerConnection, OffsetWrapper, ProducerConnection, ResetOffsetBody,
 };
 use apogee_wire::remoting::requests::{
-    DeleteGroup, GetProducerConnectionList, ResetOffset, UpdateAndCreateGroup,
+    DeleteGroup, GetGroupConfig, GetProducerConnectionList, ResetOffset, UpdateAndCreateGroup,
 };
 use bytes::Bytes;
 
@@ -50,6 +50,12 @@ pub(super) const COMMANDS: &[Command] = &[
             optional('r', "removeOffset", "remove offset"),
         ],
         run: |admin| Box::pin(delete(admin)),
+    },
+    Command {
+        name: "getConsumerConfig",
+        help: "Get consumer config by subscription group name.",
+        flags: &[required('g', "groupName", "subscription group name")],
+        run: |admin| Box::pin(config(admin)),
     },
     Command {
         name: "consumerProgress",
@@ -155,6 +161,21 @@ async fn delete(admin: &Admin) -> anyhow::Result<()> {
         };
         let addr = target.addr;
         line!("delete subscription group [{group}] from broker [{addr}]{place} success.");
+    }
+    Ok(())
+}
+
+async fn config(admin: &Admin) -> anyhow::Result<()> {
+    let request = GetGroupConfig { group: admin.required('g').to_owned() };
+    for (name, broker) in &admin.client.cluster_info().await?.broker_addr_table {
+        let Some(addr) = broker.master() else { continue };
+        let answer = admin.client.call::<GetGroupConfig>(addr, &request, Bytes::new()).await?;
+        let config = answer.json::<GroupConfig>()?;
+        let frame = "=".repeat(29);
+        line!("{frame}{}:{name}{frame}", broker.cluster);
+        for (field, value) in print::group_fields(&config) {
+            line!("{field:<40}=  {value}");
+        }
     }
     Ok(())
 }

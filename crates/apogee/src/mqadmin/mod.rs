@@ -75,15 +75,14 @@ const LATER: &str = "addBroker brokerConsumeStats checkMsgSendRT checkRocksdbCqW
     consumerStatus copyAcl copyUser createAcl createUser deleteAcl deleteExpiredCommitLog \
     deleteUser dumpCompactionLog electMaster exportConfigs exportMetadata \
     exportMetadataInRocksDB exportMetrics exportPopRecord getAcl getBrokerEpoch \
-    getBrokerLiteInfo getColdDataFlowCtrInfo getConsumerConfig getControllerConfig \
-    getControllerMetaData getLiteClientInfo getLiteGroupInfo getLiteTopicInfo getNamesrvConfig \
-    getParentTopicInfo getSyncStateSet getUser haStatus listAcl listUser printMsgByQueue \
-    producer queryCq queryMsgTraceById remappingStaticTopic removeBroker \
-    removeColdDataFlowCtrGroupConfig resetMasterFlushOffset rocksDBConfigToJson sendMsgStatus \
-    setCommitLogReadAheadMode setConsumeMode startMonitoring statsAll switchTimerEngine \
-    triggerLiteDispatch updateAcl updateBrokerConfig updateColdDataFlowCtrGroupConfig \
-    updateControllerConfig updateNamesrvConfig updateStaticTopic updateSubGroupList \
-    updateTopicList updateUser";
+    getBrokerLiteInfo getColdDataFlowCtrInfo getControllerConfig getControllerMetaData \
+    getLiteClientInfo getLiteGroupInfo getLiteTopicInfo getParentTopicInfo getSyncStateSet \
+    getUser haStatus listAcl listUser printMsgByQueue producer queryCq queryMsgTraceById \
+    remappingStaticTopic removeBroker removeColdDataFlowCtrGroupConfig resetMasterFlushOffset \
+    rocksDBConfigToJson sendMsgStatus setCommitLogReadAheadMode setConsumeMode startMonitoring \
+    statsAll switchTimerEngine triggerLiteDispatch updateAcl updateBrokerConfig \
+    updateColdDataFlowCtrGroupConfig updateControllerConfig updateNamesrvConfig \
+    updateStaticTopic updateSubGroupList updateTopicList updateUser";
 
 fn commands() -> impl Iterator<Item = &'static Command> {
     let families = [

@@ -4,7 +4,8 @@ use anyhow::bail;
 use apogee_control::kv::ORDER_TOPIC_CONFIG;
 use apogee_wire::remoting::ResponseCode;
 use apogee_wire::remoting::requests::{
-    AddWritePermOfBroker, DeleteKvConfig, GetKvConfig, PutKvConfig, WipeWritePermOfBroker,
+    AddWritePermOfBroker, DeleteKvConfig, GetKvConfig, GetNameServerConfig, PutKvConfig,
+    WipeWritePermOfBroker,
 };
 use bytes::Bytes;
 
@@ -53,7 +54,23 @@ pub(super) const COMMANDS: &[Command] = &[
         flags: &[required('b', "brokerName", "broker name")],
         run: |admin| Box::pin(add(admin)),
     },
+    Command {
+        name: "getNamesrvConfig",
+        help: "Get configs of name server.",
+        flags: &[],
+        run: |admin| Box::pin(config(admin)),
+    },
 ];
+
+async fn config(admin: &Admin) -> anyhow::Result<()> {
+    for addr in admin.client.name_servers() {
+        let request = GetNameServerConfig {};
+        let answer = admin.client.call::<GetNameServerConfig>(addr, &request, Bytes::new()).await?;
+        line!("============{addr}============");
+        super::brokers::show_settings(&answer.body, "");
+    }
+    Ok(())
+}
 
 /// Sets a key at every name server.
 pub async fn put(admin: &Admin, namespace: &str, key: &str, value: &str) -> anyhow::Result<()> {

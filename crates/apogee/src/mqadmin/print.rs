@@ -78,27 +78,35 @@ pub fn topic(config: &TopicConfig) -> String {
 }
 
 pub fn group(config: &GroupConfig) -> String {
-    format!(
-        "SubscriptionGroupConfig{{groupName={}, consumeEnable={}, consumeFromMinEnable={}, \
-         consumeBroadcastEnable={}, consumeMessageOrderly={}, retryQueueNums={}, \
-         retryMaxTimes={}, groupRetryPolicy=GroupRetryPolicy{{type=CUSTOMIZED, \
-         exponentialRetryPolicy=null, customizedRetryPolicy=null}}, brokerId={}, \
-         whichBrokerWhenConsumeSlowly={}, notifyConsumerIdsChangedEnable={}, groupSysFlag={}, \
-         consumeTimeoutMinute={}, subscriptionDataSet=null, attributes={}}}",
-        config.group_name,
-        config.consume_enable,
-        config.consume_from_min_enable,
-        config.consume_broadcast_enable,
-        config.consume_message_orderly,
-        config.retry_queue_count,
-        config.retry_max_times,
-        config.broker_id,
-        config.which_broker_when_consume_slowly,
-        config.notify_consumer_ids_changed_enable,
-        config.group_sys_flag,
-        config.consume_timeout_minute,
-        map(&config.attributes)
-    )
+    let field = |(name, value): (&str, String)| match name {
+        "subscriptionDataSet" => format!("{name}=null"),
+        _ => format!("{name}={value}"),
+    };
+    let fields: Vec<_> = group_fields(config).into_iter().map(field).collect();
+    format!("SubscriptionGroupConfig{{{}}}", fields.join(", "))
+}
+
+/// In the order of upstream's class.
+pub fn group_fields(config: &GroupConfig) -> [(&'static str, String); 15] {
+    let policy = "GroupRetryPolicy{type=CUSTOMIZED, exponentialRetryPolicy=null, \
+                  customizedRetryPolicy=null}";
+    [
+        ("groupName", config.group_name.to_string()),
+        ("consumeEnable", config.consume_enable.to_string()),
+        ("consumeFromMinEnable", config.consume_from_min_enable.to_string()),
+        ("consumeBroadcastEnable", config.consume_broadcast_enable.to_string()),
+        ("consumeMessageOrderly", config.consume_message_orderly.to_string()),
+        ("retryQueueNums", config.retry_queue_count.to_string()),
+        ("retryMaxTimes", config.retry_max_times.to_string()),
+        ("groupRetryPolicy", policy.to_owned()),
+        ("brokerId", config.broker_id.to_string()),
+        ("whichBrokerWhenConsumeSlowly", config.which_broker_when_consume_slowly.to_string()),
+        ("notifyConsumerIdsChangedEnable", config.notify_consumer_ids_changed_enable.to_string()),
+        ("groupSysFlag", config.group_sys_flag.to_string()),
+        ("consumeTimeoutMinute", config.consume_timeout_minute.to_string()),
+        ("subscriptionDataSet", String::new()),
+        ("attributes", map(&config.attributes)),
+    ]
 }
 
 pub fn queue(queue: &MessageQueue) -> String {

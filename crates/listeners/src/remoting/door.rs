@@ -10,7 +10,7 @@ use apogee_broker::Broker;
 use apogee_broker::clients::{ConnectionId, Notice, Outlet, Reply};
 use apogee_net::{Admission, Closed, Lane, Listener, Outbox, Stream, lane, pump};
 use apogee_types::names;
-use apogee_types::settings::{NetSettings, StoreSettings};
+use apogee_types::settings::{Key, NetSettings, Settings, StoreSettings};
 use apogee_wire::output::Output;
 use apogee_wire::remoting::header::RequestHead;
 use apogee_wire::remoting::requests::PushReplyMessage;
@@ -38,6 +38,8 @@ pub struct Door {
     idle: Duration,
     admission: Arc<Admission>,
     next_connection: AtomicU64,
+    /// The settings of network and store, for who asks.
+    pub limits: Vec<(&'static Key, String)>,
 }
 
 /// One connection, as the core sees it.
@@ -87,6 +89,7 @@ impl Door {
             },
             admission: Arc::default(),
             next_connection: AtomicU64::new(1),
+            limits: net.rows().into_iter().chain(store.rows()).collect(),
         })
     }
 

@@ -153,8 +153,8 @@ fn reset(call: &mut Call<'_>, request: ResetOffset) -> Answer<Empty> {
 }
 
 fn config(call: &mut Call<'_>, _: GetBrokerConfig) -> Answer<GetBrokerConfigResponse> {
-    let rows = call.broker().settings.rows();
-    let text: String = rows.into_iter().map(|(key, value)| format!("{key}={value}\n")).collect();
+    let rows = call.broker().settings.rows().into_iter().chain(call.door.limits.iter().cloned());
+    let text: String = rows.map(|(key, value)| format!("{key}={value}\n")).collect();
     let version = r#"{"counter":0,"stateVersion":0,"timestamp":0}"#.to_owned();
     Ok(Reply::WithBody(GetBrokerConfigResponse { version }, text.into_bytes()))
 }
