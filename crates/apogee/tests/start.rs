@@ -196,7 +196,7 @@ fn name_server_that_counts() -> (u16, std::sync::mpsc::Receiver<(i64, usize)>) {
 }
 
 #[test]
-fn a_broker_with_ten_thousand_topics_sends_them_once_if_it_is_not_forced() {
+fn a_broker_with_ten_thousand_topics_sends_them_once() {
     let dir = tempfile::tempdir().unwrap();
     let topics: std::collections::BTreeMap<_, _> = (0..10_000)
         .map(|at| format!("topic-{at}"))
@@ -206,7 +206,7 @@ fn a_broker_with_ten_thousand_topics_sends_them_once_if_it_is_not_forced() {
     let table = serde_json::json!({ "topicConfigTable": topics, "dataVersion": { "counter": 1 } });
     std::fs::write(dir.path().join("store/config/topics.json"), table.to_string()).unwrap();
     let conf = "listenPort=23351\nbrokerName=b\nstorePathRootDir=store\nbrokerIP1=127.0.0.1\n\
-                registerNameServerPeriod=10000\nforceRegister=false\n";
+                registerNameServerPeriod=10000\n";
     std::fs::write(dir.path().join("broker.conf"), conf).unwrap();
     let (port, told) = name_server_that_counts();
     let args = ["broker", "-c", "broker.conf", "-n", &format!("127.0.0.1:{port}")];
@@ -216,6 +216,8 @@ fn a_broker_with_ten_thousand_topics_sends_them_once_if_it_is_not_forced() {
     assert!(code == 103 && 1_000_000 < len, "{code} with {len} bytes");
     let (code, len) = next();
     assert!(code == 322 && len < 1000, "{code} with {len} bytes");
+    let (code, len) = next();
+    assert!(code == 103 && len < 2000, "{code} with {len} bytes");
     kill_process(Pid::from_child(&broker), Signal::TERM).unwrap();
     assert!(broker.wait().unwrap().success());
 }
