@@ -18,6 +18,7 @@ use crate::read::{RecordReader, Unit};
 use crate::segments::Segments;
 use crate::statistics::Flushes;
 use crate::store::{Appended, Batch, Settings};
+use crate::walk;
 use crate::watermark::Watermark;
 
 /// Bytes that a segment keeps for the blank record at its end.
@@ -234,6 +235,9 @@ impl CommitLog {
         }
         if properties::LEN_MAX < message.properties.len() {
             return Err(AppendError::PropertiesTooLong { len: message.properties.len() });
+        }
+        if walk::may_seem_torn(message.properties) {
+            return Err(AppendError::PropertiesZeroed);
         }
         if apogee_types::names::RETRY_TOPIC_LEN_MAX < message.topic.len() {
             return Err(AppendError::TopicTooLong { len: message.topic.len() });

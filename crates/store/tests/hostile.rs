@@ -1,0 +1,119 @@
+//! What others put into a store: producers by their messages, devices by flipped bits, other
+//! programs by their files.
+
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "tests damage files on purpose")]
+
+mod common;
+
+use apogee_store::{AppendError, Store};
+use apogee_types::{Message, QueueId};
+use common::{Filled, Sent, check_goes_on, check_served, open, send};
+
+/// Sends to topic `odd` with properties that begin with `count` bytes that may become zeros; how
+/// far from the record's end they do.
+fn send_odd(store: &Store, count: usize) -> (Sent, u64) {
+    let key = format!("odd{}", store.visible());
+    let properties = [&[b'z'; 2000][..count], b"x\x01y\x02KEYS\x01", key.as_bytes(), b"\x02"];
+    let properties = properties.concat();
+    let before_end = properties.len() as u64;
+    let queue = QueueId::from_wire(0).unwrap();
+    let message = Message { properties: &properties, ..Message::new("odd", queue, b"body") };
+    let appended = store.append(&message).unwrap();
+    store.dispatch(&mut |_| {});
+    let sent = Sent {
+        topic: "odd".to_owned(),
+        queue,
+        offset: appended.queue_offset,
+        at: appended.at,
+        end: appended.end,
+        stored_ms: appended.stored_ms,
+        key,
+        body: b"body".to_vec(),
+    };
+    (sent, before_end)
+}
+
+/// As Apache takes them, and as we did.
+fn make_zeros(filled: &Filled, (sent, before_end): &(Sent, u64), count: usize) {
+    filled.damage_log(sent.end.0 - before_end, &vec![0; count]);
+}
+
+#[test]
+fn no_message_is_taken_that_a_later_start_could_take_for_torn() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let queue = QueueId::from_wire(0).unwrap();
+    let take = |properties: &[u8]| {
+        let message = Message { properties, ..Message::new("t", queue, b"body") };
+        let batch = store.append_batch(&[Message::new("t", queue, b"first"), message.clone()]);
+        let one = store.append(&message).map(|_| ());
+        assert_eq!(batch.map(|_| ()), one);
+        one
+    };
+    for zeros in [511, 512, 1100] {
+        let refused = take(&[b"x\x01", &vec![0; zeros][..], b"\x02"].concat()).unwrap_err();
+        assert_eq!(refused, AppendError::PropertiesZeroed);
+        assert!(refused.is_illegal_message());
+    }
+    assert_eq!(take(b"x\x01y\0"), Err(AppendError::PropertiesZeroed));
+    // What Apache takes is taken, as far as that is safe.
+    for zeros in [1, 100, 510] {
+        take(&[&vec![0; zeros][..], b"x\x01", &vec![0; zeros], b"\x02"].concat()).unwrap();
+    }
+}
+
+#[test]
+fn a_message_with_zeros_in_its_properties_costs_none_that_follow_wherever_it_lies() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let mut sent = vec![send(&store, 0)];
+    // The records' lengths go through the places in a sector.
+    let odd: Vec<_> = (0..700).map(|number| send_odd(&store, 100 + number % 7)).collect();
+    sent.extend(odd.iter().map(|(sent, _)| sent.clone()));
+    sent.extend((1..4).map(|number| send(&store, number)));
+    drop(store);
+    let filled = Filled { dir, sent };
+    odd.iter().for_each(|odd| make_zeros(&filled, odd, 100));
+    let store = filled.open();
+    check_served(&store, &filled.sent);
+    check_goes_on(store, filled.root(), filled.sent.clone());
+}
+
+#[test]
+fn what_the_checkpoint_vouches_for_is_not_taken_for_torn_after_a_crash() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let mut sent = vec![send(&store, 0)];
+    let odd = [send_odd(&store, 1100), send_odd(&store, 1100)];
+    sent.extend(odd.iter().map(|(sent, _)| sent.clone()));
+    // It names the last one.
+    store.checkpoint_step().unwrap();
+    sent.extend((1..4).map(|number| send(&store, number)));
+    drop(store);
+    let filled = Filled { dir, sent };
+    odd.iter().for_each(|odd| make_zeros(&filled, odd, 1100));
+    let store = filled.open();
+    check_served(&store, &filled.sent);
+    check_goes_on(store, filled.root(), filled.sent.clone());
+}
+
+#[test]
+fn a_last_message_with_zeros_in_its_properties_is_there_after_a_clean_stop() {
+    for is_by_apache in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path());
+        let first = send(&store, 0);
+        let odd = send_odd(&store, 1100);
+        store.close().unwrap();
+        drop(store);
+        let filled = Filled { dir, sent: vec![first, odd.0.clone()] };
+        make_zeros(&filled, &odd, 1100);
+        if is_by_apache {
+            std::fs::remove_file(filled.path("queue-ends")).unwrap();
+            std::fs::write(filled.path("checkpoint"), [0; 4096]).unwrap();
+        }
+        let store = filled.open();
+        check_served(&store, &filled.sent);
+        check_goes_on(store, filled.root(), filled.sent.clone());
+    }
+}
