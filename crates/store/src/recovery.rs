@@ -1,8 +1,8 @@
 //! After a clean or an unclean stop: where the log ends, and what the queues lack. Spec `store.md`
 //! 7, `since-5.3.md` 5.2.
 
-use apogee_types::record::Record;
-use apogee_types::{LogOffset, Millis, QueueOffset, properties};
+use apogee_types::record::{self, Record};
+use apogee_types::{LogOffset, Message, Millis, QueueOffset, properties};
 
 use crate::checkpoint::{Checkpoint, IndexMark};
 use crate::commit_log::CommitLog;
@@ -434,6 +434,12 @@ fn put(
     if bounds.end <= offset {
         let is_of_earlier_life = unit.end() <= queue.log_end();
         if !is_of_earlier_life {
+            if !may_have(queue, offset, unit) {
+                let (at, topic, queue) = (unit.at, &queue.topic, queue.id);
+                tracing::error!(%at, %topic, %queue, %offset,
+                    "a message is damaged: its queue cannot be so long. It is in no queue");
+                return Ok(Outcome::Done);
+            }
             if bounds.end < offset && stop_at_gap {
                 return Ok(Outcome::Gap);
             }
@@ -446,14 +452,29 @@ fn put(
         Some(there) if there == *unit => return Ok(Outcome::WasThere),
         Some(there) if there.at == unit.at && there.len == unit.len => {}
         Some(there) if there.at < unit.at => {
-            queue.cut(offset)?;
-            queue.append(offset, unit)?;
+            // A new life begins with its first message. Else the head of one of them is damaged.
+            if offset == QueueOffset(0) || !holds(&store.log, queue, offset, &there) {
+                queue.cut(offset)?;
+                queue.append(offset, unit)?;
+            } else {
+                let (at, topic, queue) = (unit.at, &queue.topic, queue.id);
+                tracing::error!(%at, %topic, %queue, %offset,
+                    "a message is damaged: another has its place. It is in no queue");
+            }
         }
         Some(there) if holds(&store.log, queue, offset, &there) => {}
         None if offset < bounds.start => {}
         Some(_) | None => queue.correct(offset, unit)?,
     }
     Ok(Outcome::Done)
+}
+
+/// Whether the log had room for all messages that come before this one in its queue. Apache puts it
+/// at the queue's end; but from the offset that stands in it, consumers would go on there.
+fn may_have(queue: &ConsumeQueue, offset: QueueOffset, unit: &Unit) -> bool {
+    let len_min = record::encoded_len(&Message::new(&queue.topic, queue.id, &[])) as u64;
+    let room = unit.at.0.saturating_sub(queue.log_end().0);
+    offset.0 - queue.bounds().end.0 <= room / len_min
 }
 
 /// Says what will be cut off, unless it is nothing: the unwritten rest of a file is zeros.

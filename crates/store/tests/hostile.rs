@@ -7,7 +7,7 @@ mod common;
 
 use apogee_store::{AppendError, Store};
 use apogee_types::{Message, QueueId};
-use common::{Filled, Sent, check_goes_on, check_served, open, send};
+use common::{COUNT, Filled, Sent, check_goes_on, check_served, files, open, send};
 
 /// Sends to topic `odd` with properties that begin with `count` bytes that may become zeros; how
 /// far from the record's end they do.
@@ -116,4 +116,52 @@ fn a_last_message_with_zeros_in_its_properties_is_there_after_a_clean_stop() {
         check_served(&store, &filled.sent);
         check_goes_on(store, filled.root(), filled.sent.clone());
     }
+}
+
+// Flipped bits in the head of a record, which no checksum tells of.
+
+/// Overwrites the field at `place` of a record's head; all others are served, and the store goes on.
+fn costs_no_other(head: impl Fn(&Sent) -> (u64, Vec<u8>)) {
+    for (with_queues, is_killed) in [(true, true), (false, true), (false, false)] {
+        let filled = if is_killed { Filled::killed() } else { Filled::clean() };
+        let broken = COUNT - 20;
+        let (place, bytes) = head(&filled.sent[broken]);
+        filled.damage_log(filled.sent[broken].at.0 + place, &bytes);
+        if !with_queues {
+            std::fs::remove_dir_all(filled.path("consumequeue")).unwrap();
+        }
+        let store = filled.open();
+        for (number, it) in filled.sent.iter().enumerate().filter(|it| it.0 != broken) {
+            let unit = store.unit(&it.topic, it.queue, it.offset).unwrap();
+            assert_eq!(unit.map(|unit| unit.at), Some(it.at), "{number}");
+        }
+        assert!(files(&filled.path("consumequeue")).len() < 50);
+        let it = &filled.sent[broken];
+        assert_eq!(store.query_by_key(&it.topic, &it.key, 9, 0, i64::MAX), [it.at]);
+        let next = send(&store, broken);
+        assert!(next.offset.0 < COUNT as u64);
+        store.close().unwrap();
+        drop(store);
+        assert_eq!(filled.open().recovery().record_count, 1);
+    }
+}
+
+#[test]
+fn a_queue_offset_that_no_queue_can_have_is_not_filled_up_to() {
+    for bit in [14, 40, 62] {
+        costs_no_other(|it| (20, (it.offset.0 | 1 << bit).to_be_bytes().to_vec()));
+    }
+}
+
+#[test]
+fn a_queue_offset_that_another_message_has_costs_no_other_message() {
+    costs_no_other(|it| (20, (it.offset.0 ^ 64).to_be_bytes().to_vec()));
+}
+
+#[test]
+fn a_queue_id_that_is_as_large_as_can_be_takes_no_memory() {
+    costs_no_other(|_| (12, i32::MAX.to_be_bytes().to_vec()));
+    let filled = Filled::clean();
+    std::fs::create_dir_all(filled.path("consumequeue/topic0/2147483647")).unwrap();
+    check_served(&filled.open(), &filled.sent);
 }
