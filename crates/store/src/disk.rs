@@ -42,7 +42,8 @@ pub trait Disk: Send + Sync {
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// How full the file system of `path` is, from 0 to 1.
     fn used_ratio(&self, path: &Path) -> io::Result<f64>;
-    /// Takes the exclusive lock of a file for as long as the result lives.
+    /// Takes the exclusive lock of a file for as long as the result lives; one that is not there is
+    /// made, and holds the word `lock`.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>>;
 }
 
@@ -201,12 +202,19 @@ impl Disk for RealDisk {
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
-        let file =
+        if let Some(dir) = path.parent() {
+            std::fs::create_dir_all(dir)?;
+        }
+        let mut file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         // Java's `tryLock(0, 1, false)` is a record lock, which a process never refuses to itself;
         // `flock` does, but Java does not see it.
         rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
         rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        // The same file, whoever comes first: one that took its place would be locked once more.
+        if file.metadata()?.len() == 0 {
+            io::Write::write_all(&mut file, b"lock")?;
+        }
         Ok(Box::new(file))
     }
 }

@@ -159,13 +159,16 @@ impl Store {
         settings: Settings,
     ) -> Result<Self, Error> {
         crate::recovery::refuse_foreign(&*disk, &settings)?;
+        crate::recovery::refuse_occupied(&*disk, &settings)?;
+        CommitLog::judge(&*disk, &settings)?;
         let lock = crate::recovery::lock(&*disk, &settings)?;
+        crate::recovery::tell_of_rocksdb(&*disk, &settings)?;
         let abort = settings.root.join(ABORT);
         let was_unclean = disk.read(&abort).map_err(Error::io(&abort))?.is_some();
         let had_checkpoint = CheckpointFile::is_there(&*disk, &settings.root)?;
-        let checkpoint = CheckpointFile::open(&*disk, &settings.root)?;
+        let noted = Checkpoint::read(&*disk, &settings.root)?;
         let log = CommitLog::open(Arc::clone(&disk), clock, &settings)?;
-        let mut known = crate::recovery::believe(checkpoint.load(), &log).unwrap_or_else(|| {
+        let mut known = crate::recovery::believe(noted, &log).unwrap_or_else(|| {
             tracing::error!("the checkpoint is damaged or of another log: not believed");
             Checkpoint::default()
         });
@@ -185,6 +188,8 @@ impl Store {
         } else {
             None
         };
+        // The files are ours: now they may be written.
+        let checkpoint = CheckpointFile::open(&*disk, &settings.root)?;
         let mut store = Self {
             settings,
             disk,

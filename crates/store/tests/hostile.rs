@@ -5,9 +5,13 @@
 
 mod common;
 
-use apogee_store::{AppendError, Store};
+use std::path::Path;
+
+use apogee_store::{AppendError, Disk, RealDisk, Store};
 use apogee_types::{Message, QueueId};
-use common::{COUNT, Filled, Sent, check_goes_on, check_served, files, open, send};
+use common::{
+    COUNT, Filled, Sent, check_goes_on, check_served, files, open, open_with, send, settings,
+};
 
 /// Sends to topic `odd` with properties that begin with `count` bytes that may become zeros; how
 /// far from the record's end they do.
@@ -164,4 +168,100 @@ fn a_queue_id_that_is_as_large_as_can_be_takes_no_memory() {
     let filled = Filled::clean();
     std::fs::create_dir_all(filled.path("consumequeue/topic0/2147483647")).unwrap();
     check_served(&filled.open(), &filled.sent);
+}
+
+// Files of other programs.
+
+fn make(root: &Path, name: &str, content: &str) {
+    let path = root.join(name);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, content).unwrap();
+}
+
+/// Opening a directory with these files is refused with these words, and changes nothing.
+fn is_refused(made: &[(&str, &str)], words: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    made.iter().for_each(|(name, content)| make(dir.path(), name, content));
+    let before = files(dir.path());
+    let error = open_with(settings(dir.path())).err().expect("it is refused").to_string();
+    assert!(error.contains(words), "{error}");
+    assert_eq!(files(dir.path()), before);
+}
+
+#[test]
+fn queues_in_rocksdb_among_those_in_files_are_refused() {
+    is_refused(&[("consumequeue/CURRENT", "M"), ("consumequeue/0.sst", "")], "RocksDB");
+    let sent = Filled::clean();
+    std::fs::create_dir_all(sent.path("consumequeue/CURRENT/0")).unwrap();
+    check_served(&sent.open(), &sent.sent);
+}
+
+#[test]
+fn a_directory_that_is_no_store_is_refused_before_anything_is_written() {
+    let no_store = "nothing of a store";
+    is_refused(&[("Cargo.toml", ""), ("config/x.json", ""), (".git/HEAD", "")], no_store);
+    is_refused(&[("src/main.rs", "")], no_store);
+    is_refused(&[("config/topics.json", ""), ("notes.txt", "")], no_store);
+}
+
+#[test]
+fn a_directory_with_what_an_operator_put_there_is_taken() {
+    let harmless = ["lost+found/x", "config/topics.json", "logs/a", ".keep", "broker.conf"];
+    for made in [&[][..], &harmless, &["namesrv/kvConfig.json"], &["slave/commitlog/x"]] {
+        let dir = tempfile::tempdir().unwrap();
+        made.iter().for_each(|name| make(dir.path(), name, ""));
+        open(dir.path()).close().unwrap();
+        open(dir.path()).close().unwrap();
+    }
+    open(&tempfile::tempdir().unwrap().path().join("new/store")).close().unwrap();
+}
+
+#[test]
+fn a_commit_log_of_others_is_refused_before_anything_is_written() {
+    let no_segment = "is no segment";
+    is_refused(&[("commitlog/a.txt", "theirs"), ("commitlog/zzz.txt", "")], no_segment);
+    is_refused(&[("commitlog/zzz.txt", "")], no_segment);
+    is_refused(&[("commitlog/00000000000000000000", "theirs")], "mappedFileSizeCommitLog");
+}
+
+// The lock.
+
+/// Not a test by itself: the process that [`the_lock_is_one_that_apache_sees`] starts.
+#[test]
+fn another_process_takes_the_record_lock() {
+    let Ok(path) = std::env::var("APOGEE_LOCK") else { return };
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let exclusive = rustix::fs::FlockOperation::NonBlockingLockExclusive;
+    let is_taken = rustix::fs::fcntl_lock(&file, exclusive).is_err();
+    assert_eq!(is_taken.to_string(), std::env::var("APOGEE_IS_TAKEN").unwrap());
+}
+
+#[test]
+fn the_lock_is_one_that_apache_sees() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("lock");
+    let other_finds = |is_taken: bool| {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "another_process_takes_the_record_lock"]);
+        child.env("APOGEE_LOCK", &path).env("APOGEE_IS_TAKEN", is_taken.to_string());
+        assert!(child.output().unwrap().status.success(), "is it taken: {is_taken}");
+    };
+    let store = open(dir.path());
+    other_finds(true);
+    drop(store);
+    other_finds(false);
+    // Not before: who closes the file gives up the locks of its process.
+    assert_eq!(std::fs::read(&path).unwrap(), b"lock");
+}
+
+#[test]
+fn of_two_first_starts_one_finds_the_store_in_use() {
+    for _ in 0..20 {
+        let dir = tempfile::tempdir().unwrap();
+        let start = || RealDisk.lock(&dir.path().join("lock"));
+        let locks = std::thread::scope(|scope| {
+            [scope.spawn(start), scope.spawn(start)].map(|it| it.join().unwrap())
+        });
+        assert_eq!(locks.iter().filter(|lock| lock.is_ok()).count(), 1);
+    }
 }
