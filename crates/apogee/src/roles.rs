@@ -200,8 +200,10 @@ fn open_broker(config: &Config) -> anyhow::Result<Arc<Broker>> {
     let disk = Arc::new(RealDisk);
     let clock = Arc::new(SystemClock);
     let root = Path::new(&config.store.store_path_root_dir);
-    let kept = store_settings(config)?;
-    let store = Store::open(disk.clone(), clock.clone(), kept).map_err(explain_store)?;
+    let topics = crate::store::topics(root)?;
+    let kept = apogee_store::Settings { topics, ..store_settings(config)? };
+    let store = Store::open(disk.clone(), clock.clone(), kept);
+    let store = store.map_err(|error| explain_store(error, root))?;
     let identity = Identity {
         cluster: config.broker.broker_cluster_name.clone(),
         name: config.broker.broker_name.clone(),
@@ -464,8 +466,17 @@ async fn listen(config: &Config, port: u16, setting: &str) -> anyhow::Result<Box
 }
 
 /// Why a store did not open, with what its operator can do.
-fn explain_store(error: apogee_store::Error) -> anyhow::Error {
+fn explain_store(error: apogee_store::Error, root: &Path) -> anyhow::Error {
     let elsewhere = "choose another directory (storePathRootDir, --data)";
+    let repair = format!(
+        "if the settings are right, `apogee store repair {}` builds queues and index anew, or ",
+        root.display()
+    );
+    // What lies below is built from the log.
+    let is_built = |path: &Path| {
+        let of_store = path.strip_prefix(root).map_or(Vec::new(), |it| it.iter().collect());
+        matches!(of_store[..], [dir, _, ..] if dir == "consumequeue" || dir == "index")
+    };
     let advice = match &error {
         apogee_store::Error::Locked { .. } => "or ",
         apogee_store::Error::Io { source, .. } => match source.kind() {
@@ -477,6 +488,12 @@ fn explain_store(error: apogee_store::Error) -> anyhow::Error {
             }
             _ => "see the log of the system, or ",
         },
+        apogee_store::Error::Foreign { path, .. }
+        | apogee_store::Error::WrongLength { path, .. }
+            if is_built(path) =>
+        {
+            &repair
+        }
         _ => "the store was not touched; see the settings, or ",
     };
     anyhow::anyhow!("cannot open the store: {error}; {advice}{elsewhere}")

@@ -231,10 +231,49 @@ impl Index {
     #[must_use]
     pub fn end(&self, mark: &IndexMark) -> LogOffset {
         let files = self.files.lock();
-        let newest = files.last().map_or(LogOffset(0), |it| LogOffset(it.header.end_at).plus(1));
+        let newest = files.last().map(|it| LogOffset(it.header.end_at));
         // Records without keys leave no entry: only the mark tells that they were looked at.
         let is_whole = mark.file == 0 || files.iter().any(|it| it.holds(mark));
-        if is_whole { newest.max(mark.end) } else { newest }
+        match newest {
+            Some(newest) if is_whole => newest.plus(1).max(mark.end),
+            None if is_whole => mark.end,
+            // Some of the newest record's keys may stand in a file that is gone.
+            newest => newest.unwrap_or_default(),
+        }
+    }
+
+    /// The names of the files as numbers, oldest first.
+    pub(crate) fn numbers(&self) -> Vec<u64> {
+        self.files.lock().iter().map(|it| it.number).collect()
+    }
+
+    /// After a clean stop: removes what lies behind a hole, to be built again. The mark says what
+    /// there was once; `had` are the names of the files at the stop, if they are known. What lies
+    /// below `log_min` is not missed.
+    pub(crate) fn cut_at_hole(
+        &self,
+        mark: &IndexMark,
+        log_min: LogOffset,
+        had: impl Iterator<Item = u64>,
+    ) -> Result<(), Error> {
+        let keep = {
+            let files = self.files.lock();
+            // Apache deletes files after an unclean stop, and builds less than it has deleted.
+            let is_missed = mark.file != 0 && log_min < mark.end;
+            let marked =
+                Some(mark.file).filter(|_| is_missed && !files.iter().any(|it| it.holds(mark)));
+            let is_there = |number: &u64| files.iter().any(|it| it.number == *number);
+            let lost = had.filter(|number| !is_there(number)).chain(marked).min();
+            files.iter().take_while(|it| lost.is_none_or(|lost| it.number < lost)).count()
+        };
+        if keep < self.file_count() {
+            tracing::error!(
+                files = self.file_count() - keep,
+                "index files are missing before \
+                these, which are removed: the index is built again from there"
+            );
+        }
+        self.remove_from(keep)
     }
 
     /// Takes back what was said of records at or above `log_end`, which are lost.

@@ -11,7 +11,7 @@ use crate::commit_log::CommitLog;
 use crate::consume_queue::ConsumeQueue;
 use crate::disk::{Disk, Entry};
 use crate::error::Error;
-use crate::queue_ends::QueueEnds;
+use crate::queue_ends::{Had, QueueEnds};
 use crate::read::Unit;
 use crate::store::{Dispatched, Recovery, Settings, Store};
 use crate::walk::{Batch, Found, SECTOR_LEN, Walked, batches, next};
@@ -229,13 +229,17 @@ fn look_around(store: &Store, checkpoint: &Checkpoint, was_unclean: bool) -> Res
         .queues
         .each(|queue| queue.cut_while(|offset, unit| !holds(&store.log, queue, offset, unit)))?;
     let queued = store.queues.all().iter().map(|queue| queue.log_end()).max().unwrap_or_default();
-    let indexed = store.index.as_ref().map(|index| index.end(&checkpoint.index));
     let noted = checkpoint.queues_at;
+    let ends = if was_unclean { None } else { believed_ends(store, noted, queued)? };
+    if let Some(index) = store.index.as_ref().filter(|_| !was_unclean) {
+        let had = ends.iter().flat_map(QueueEnds::index_files);
+        index.cut_at_hole(&checkpoint.index, LogOffset(store.log.segments.bounds().0), had)?;
+    }
+    let indexed = store.index.as_ref().map(|index| index.end(&checkpoint.index));
     let on_device = if was_unclean { noted } else { queued };
     store.queues.each(|queue| queue.set_flushed(on_device))?;
     let dispatched = on_device.min(queued);
     let in_index = indexed.unwrap_or(LogOffset(u64::MAX));
-    let ends = if was_unclean { None } else { believed_ends(store, noted, queued)? };
     let is_as_left = ends.is_some();
     let from = match ends {
         _ if was_unclean => start(store, dispatched.min(in_index)),
@@ -271,28 +275,42 @@ fn believed_ends(
     Ok(ends.filter(is_last))
 }
 
-/// Up to where in the log all queues have what they had; those that were lost are made.
+/// Up to where in the log all queues have what they had; those that were lost are made. One that
+/// has lost its beginning is emptied, since units are only added at the end.
 fn find_lacking(store: &Store, ends: &QueueEnds) -> Result<LogOffset, Error> {
     const TOLD_MAX: u64 = 10;
     let (mut complete, mut count) = (LogOffset(u64::MAX), 0);
-    for (topic, id, had) in ends.iter() {
+    for Had { topic, id, first, end } in ends.queues() {
         let found = store.queues.find(topic, id);
-        let has = found.as_ref().map_or(QueueOffset(0), |queue| queue.bounds().end);
-        if had <= has {
+        let has = found.as_ref().map_or(QueueOffset(0)..QueueOffset(0), |queue| queue.bounds());
+        let has_lost_first = first.is_some_and(|first| first < end && first < has.start);
+        if end <= has.end && !has_lost_first || found.is_none() && is_deleted(store, topic) {
             continue;
         }
+        if count == 0 {
+            store.begin_rebuilding()?;
+        }
         let queue = store.queues.find_or_create(topic, id)?;
+        if has_lost_first {
+            queue.clear()?;
+        }
         complete = complete.min(queue.log_end());
         count += 1;
         if count <= TOLD_MAX {
-            tracing::error!(topic, queue = %id, %has, %had, "a queue has lost what it had");
+            let (has_first, has, had_first, had) = (has.start, has.end, first, end);
+            tracing::error!(topic, queue = %id, %has_first, %has, ?had_first, %had,
+                "a queue has lost what it had");
         }
     }
     if 0 < count {
-        store.begin_rebuilding()?;
         tracing::error!(queues = count, from = %complete, "queues are completed from the log");
     }
     Ok(complete)
+}
+
+/// Nobody knows the topic any more: its queues are not missed, although the log has its messages.
+fn is_deleted(store: &Store, topic: &str) -> bool {
+    store.settings.topics.as_ref().is_some_and(|topics| !topics.contains(topic))
 }
 
 /// Writes a byte of each sector over itself. After a sync has failed, memory and device differ, and
@@ -454,6 +472,8 @@ fn redispatch(
     }
     let (unit, offset) = (&record.unit, record.queue_offset);
     let queue = match store.queues.find(topic, record.queue_id) {
+        // After an unclean stop its config may not have been kept yet.
+        None if !known.is_unsure && is_deleted(store, topic) => None,
         None if known.dispatched <= unit.at => {
             Some(store.queues.find_or_create(topic, record.queue_id)?)
         }

@@ -1,5 +1,6 @@
 //! The façade: open, append, dispatch, read, look up, flush, close.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -38,6 +39,8 @@ pub struct Settings {
     pub flush: FlushMode,
     /// Longest body.
     pub body_len_max: usize,
+    /// The topics that exist, if it is known: queues of others that are not there are not missed.
+    pub topics: Option<BTreeSet<String>>,
     /// The delay of each level from 1, by which the units of delayed messages are built anew.
     pub delays_ms: Vec<Millis>,
 }
@@ -59,6 +62,7 @@ impl Settings {
             index_entry_count: 20_000_000,
             flush: FlushMode::Async,
             body_len_max: 4 << 20,
+            topics: None,
             delays_ms: Vec::new(),
         }
     }
@@ -472,7 +476,8 @@ impl Store {
         }
         self.log.drop_unused()?;
         let (root, last_at) = (&self.settings.root, self.checkpoint.load().queues_at);
-        QueueEnds::save(&*self.disk, root, last_at, &self.queues.all())?;
+        let index_files = self.index.as_ref().map_or(Vec::new(), Index::numbers);
+        QueueEnds::save(&*self.disk, root, last_at, &self.queues.all(), &index_files)?;
         let abort = self.settings.root.join(ABORT);
         self.disk.remove(&abort).map_err(Error::io(&abort))
     }

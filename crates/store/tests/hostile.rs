@@ -5,9 +5,10 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
-use apogee_store::{AppendError, Disk, RealDisk, Store};
+use apogee_store::{AppendError, Disk, RealDisk, Settings, Store};
 use apogee_types::{Message, QueueId};
 use common::{
     COUNT, Filled, Sent, check_goes_on, check_served, files, open, open_with, send, settings,
@@ -263,5 +264,89 @@ fn of_two_first_starts_one_finds_the_store_in_use() {
             [scope.spawn(start), scope.spawn(start)].map(|it| it.join().unwrap())
         });
         assert_eq!(locks.iter().filter(|lock| lock.is_ok()).count(), 1);
+    }
+}
+
+// What was lost since a clean stop, or given up by Apache meanwhile.
+
+fn remove(path: &Path) {
+    std::fs::remove_file(path).unwrap();
+}
+
+/// After the damage all is served that was sent, and the store goes on.
+fn loses_nothing(damage: impl FnOnce(&Filled)) {
+    let filled = Filled::clean();
+    damage(&filled);
+    let store = filled.open();
+    check_served(&store, &filled.sent);
+    check_goes_on(store, filled.root(), filled.sent.clone());
+}
+
+#[test]
+fn an_index_file_that_is_lost_is_built_again_whichever_it_is() {
+    let count = files(&Filled::clean().path("index")).len();
+    assert!(2 < count);
+    for lost in 0..count {
+        loses_nothing(|it| remove(&files(&it.path("index"))[lost]));
+    }
+}
+
+#[test]
+fn what_apache_left_of_the_index_after_an_unclean_stop_is_completed() {
+    loses_nothing(|it| {
+        remove(&it.path("queue-ends"));
+        let of_index = files(&it.path("index"));
+        let [.., lost, marked] = &of_index[..] else { panic!("{of_index:?}") };
+        remove(lost);
+        std::fs::rename(marked, it.path("index/99990101000000000")).unwrap();
+    });
+}
+
+#[test]
+fn the_first_file_of_a_queue_is_built_again() {
+    loses_nothing(|it| {
+        for queue in ["topic0/0", "topic1/1", "topic2/1"] {
+            remove(&files(&it.path("consumequeue").join(queue))[0]);
+        }
+    });
+}
+
+#[test]
+fn ends_of_queues_of_an_older_release_are_believed() {
+    loses_nothing(|it| {
+        let text = std::fs::read_to_string(it.path("queue-ends")).unwrap();
+        let (first, lines) = text.split_once('\n').unwrap();
+        let last_at = first.split(' ').nth(1).unwrap();
+        let mut old = String::new();
+        for line in lines.lines().filter(|line| !line.starts_with("index")) {
+            let [id, _, end, topic] = line.split(' ').collect::<Vec<_>>()[..] else { panic!() };
+            old += &format!("{id} {end} {topic}\n");
+        }
+        let crc = apogee_types::record::body_crc(old.as_bytes());
+        std::fs::write(it.path("queue-ends"), format!("{last_at} {crc}\n{old}")).unwrap();
+        std::fs::remove_dir_all(it.path("consumequeue/topic1")).unwrap();
+    });
+}
+
+#[test]
+fn a_topic_that_apache_has_deleted_does_not_come_back() {
+    for deleted in ["topic1", "topic2"] {
+        let filled = Filled::clean();
+        std::fs::remove_dir_all(filled.path(&format!("consumequeue/{deleted}"))).unwrap();
+        let left: BTreeSet<_> = ["topic0", "topic1", "topic2"].map(str::to_owned).into();
+        let left = left.into_iter().filter(|topic| topic != deleted).collect();
+        let settings = Settings { topics: Some(left), ..settings(filled.root()) };
+        let store = open_with(settings.clone()).unwrap();
+        let check = |store: &Store| {
+            for queue in [0, 1].map(|id| QueueId::from_wire(id).unwrap()) {
+                assert!(store.queue_bounds(deleted, queue).is_empty(), "{deleted}");
+            }
+        };
+        check(&store);
+        let left: Vec<_> = filled.sent.into_iter().filter(|it| it.topic != deleted).collect();
+        check_served(&store, &left);
+        store.close().unwrap();
+        drop(store);
+        check(&open_with(settings).unwrap());
     }
 }
