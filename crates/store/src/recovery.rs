@@ -1,6 +1,7 @@
 //! After a clean or an unclean stop: where the log ends, and what the queues lack. Spec `store.md`
 //! 7, `since-5.3.md` 5.2.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use apogee_types::record::{self, Record};
@@ -159,6 +160,8 @@ struct Known {
     intact: LogOffset,
     /// A stop in order was the last that happened to the log.
     is_as_left: bool,
+    /// Apache does not start if one of them has a queue of the other kind. Spec `store.md` 3.7.
+    batch_topics: BTreeSet<String>,
 }
 
 /// Empties the queues that an earlier start was building: the device may have any part of them. Of
@@ -178,6 +181,10 @@ pub(crate) fn recover(
     had_checkpoint: bool,
 ) -> Result<Recovery, Error> {
     let mut known = look_around(store, checkpoint, was_unclean)?;
+    if !known.batch_topics.is_empty() {
+        let topics = &known.batch_topics;
+        tracing::warn!(?topics, "topics with batch queues, which are not supported: left alone");
+    }
     if known.dispatched < checkpoint.queues_at || known.indexed < checkpoint.index.end {
         store.begin_rebuilding()?;
     }
@@ -213,6 +220,9 @@ pub(crate) fn recover(
     cut(store, end.0)?;
     store.queues.each(|queue| {
         queue.truncate(end)?;
+        if was_unclean {
+            queue.clear_rest()?;
+        }
         queue.raise_min(LogOffset(first))
     })?;
     if let Some(index) = &store.index {
@@ -258,7 +268,14 @@ fn look_around(store: &Store, checkpoint: &Checkpoint, was_unclean: bool) -> Res
             noted.max(queued).max(indexed.unwrap_or_default())
         },
         is_as_left,
+        batch_topics: batch_topics(store)?,
     })
+}
+
+fn batch_topics(store: &Store) -> Result<BTreeSet<String>, Error> {
+    let dir = store.settings.root.join("batchconsumequeue");
+    let entries = store.disk.list(&dir).map_err(Error::io(dir))?;
+    Ok(entries.into_iter().filter(|it| it.is_dir).map(|it| it.name).collect())
 }
 
 /// Where the queues ended at the last stop, if nobody has used the store since: the log's last
@@ -472,6 +489,7 @@ fn redispatch(
     }
     let (unit, offset) = (&record.unit, record.queue_offset);
     let queue = match store.queues.find(topic, record.queue_id) {
+        _ if !known.batch_topics.is_empty() && known.batch_topics.contains(topic) => None,
         // After an unclean stop its config may not have been kept yet.
         None if !known.is_unsure && is_deleted(store, topic) => None,
         None if known.dispatched <= unit.at => {

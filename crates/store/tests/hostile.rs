@@ -11,7 +11,8 @@ use std::path::Path;
 use apogee_store::{AppendError, Disk, RealDisk, Settings, Store};
 use apogee_types::{Message, QueueId};
 use common::{
-    COUNT, Filled, Sent, check_goes_on, check_served, files, open, open_with, send, settings,
+    COUNT, Filled, Sent, check_goes_on, check_served, files, open, open_with, overwrite, send,
+    settings,
 };
 
 /// Sends to topic `odd` with properties that begin with `count` bytes that may become zeros; how
@@ -349,4 +350,38 @@ fn a_topic_that_apache_has_deleted_does_not_come_back() {
         drop(store);
         check(&open_with(settings).unwrap());
     }
+}
+
+#[test]
+fn topics_with_batch_queues_of_apache_are_left_alone() {
+    for is_killed in [false, true] {
+        let filled = if is_killed { Filled::killed() } else { Filled::clean() };
+        std::fs::remove_dir_all(filled.path("consumequeue")).unwrap();
+        make(filled.root(), "batchconsumequeue/topic1/0/00000000000000000000", "theirs");
+        let store = filled.open();
+        let left: Vec<_> = filled.sent.iter().filter(|it| it.topic != "topic1").cloned().collect();
+        check_served(&store, &left);
+        assert!(!filled.path("consumequeue/topic1").exists());
+        store.close().unwrap();
+        drop(store);
+        check_served(&filled.open(), &left);
+    }
+}
+
+#[test]
+fn after_a_crash_nothing_is_left_behind_the_end_of_a_queue() {
+    let filled = Filled::killed();
+    let last = filled.last();
+    let is_of_queue = |it: &&Sent| (&it.topic, it.queue) == (&last.topic, last.queue);
+    let of_queue: Vec<_> = filled.sent.iter().filter(is_of_queue).collect();
+    let lost = of_queue[of_queue.len() - 3];
+    // A sector of the log, and one of the queue; what was written after them is there.
+    filled.damage_log(lost.at.0, &[0; 91]);
+    let dir = filled.path(&format!("consumequeue/{}/{}", lost.topic, lost.queue));
+    let at = lost.offset.0 * 20;
+    overwrite(&dir.join(format!("{:020}", at - at % 400)), at % 400, &[0; 20]);
+    let store = filled.open();
+    assert_eq!(store.queue_bounds(&lost.topic, lost.queue).end, lost.offset);
+    let bytes: Vec<u8> = files(&dir).iter().flat_map(|path| std::fs::read(path).unwrap()).collect();
+    assert!(bytes[at as usize..].iter().all(|byte| *byte == 0));
 }
