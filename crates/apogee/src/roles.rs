@@ -17,7 +17,7 @@ use apogee_listeners::remoting::{self, Door, Router};
 use apogee_net::{Listener, Tcp, Transport};
 use apogee_store::{Documents, RealDisk, Store};
 use apogee_types::settings;
-use apogee_types::{Clock, SystemClock};
+use apogee_types::{Clock, Millis, SystemClock};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -231,11 +231,17 @@ pub fn store_settings(config: &Config) -> anyhow::Result<apogee_store::Settings>
         index_enabled: store.message_index_enable,
         index_slot_count: store.max_hash_slot_num,
         index_entry_count: store.max_index_num,
+        local_time,
         flush: store.flush_disk_type,
         body_len_max: store.max_message_size as usize,
         delays_ms: (1..=levels.max()).map(|level| levels.delay_ms(level)).collect(),
         ..kept
     })
+}
+
+fn local_time(utc_ms: Millis) -> Millis {
+    let time = jiff::Timestamp::from_millisecond(utc_ms).unwrap_or_default();
+    utc_ms + 1000 * Millis::from(jiff::tz::TimeZone::system().to_offset(time).seconds())
 }
 
 fn run_store_steps(

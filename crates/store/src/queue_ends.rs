@@ -4,7 +4,7 @@
 //! ```text
 //!  2, log offset of the last record, checksum of the lines that follow
 //!  queue id, first queue offset, queue offset of the end, topic            for each queue
-//!  `index`, name                                                           for each index file
+//!  `index`, name, log offset of the last entry                             for each index file
 //! ```
 //!
 //! Text. It is there only while nobody uses the store: a topic that is deleted must not come back.
@@ -48,15 +48,15 @@ impl QueueEnds {
         root: &Path,
         last_at: LogOffset,
         queues: &[Arc<ConsumeQueue>],
-        index_files: &[u64],
+        index_files: &[(u64, LogOffset)],
     ) -> Result<(), Error> {
         let mut lines = String::new();
         for queue in queues.iter().filter(|queue| 0 < queue.bounds().end.0) {
             let (id, Range { start, end }, topic) = (queue.id, queue.bounds(), &queue.topic);
             writeln!(lines, "{id} {start} {end} {topic}").expect("a string takes all");
         }
-        for number in index_files {
-            writeln!(lines, "index {number}").expect("a string takes all");
+        for (number, end_at) in index_files {
+            writeln!(lines, "index {number} {end_at}").expect("a string takes all");
         }
         let crc = record::body_crc(lines.as_bytes());
         let path = root.join(NAME);
@@ -101,8 +101,11 @@ impl QueueEnds {
         })
     }
 
-    /// The names of the files that the index had, as numbers, oldest first.
-    pub fn index_files(&self) -> impl Iterator<Item = u64> {
-        self.text.lines().filter_map(|line| line.strip_prefix("index ")?.parse().ok())
+    /// The names of the files that the index had, as numbers, and where their last entries lead.
+    pub fn index_files(&self) -> impl Iterator<Item = (u64, LogOffset)> {
+        self.text.lines().filter_map(|line| {
+            let (number, end_at) = line.strip_prefix("index ")?.split_once(' ')?;
+            Some((number.parse().ok()?, LogOffset(end_at.parse().ok()?)))
+        })
     }
 }

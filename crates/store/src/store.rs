@@ -36,6 +36,9 @@ pub struct Settings {
     pub index_enabled: bool,
     pub index_slot_count: u32,
     pub index_entry_count: u32,
+    /// What a clock on the wall shows then: of such times Apache makes the names of index files, by
+    /// which it orders them.
+    pub local_time: fn(Millis) -> Millis,
     pub flush: FlushMode,
     /// Longest body.
     pub body_len_max: usize,
@@ -60,6 +63,7 @@ impl Settings {
             index_enabled: true,
             index_slot_count: 5_000_000,
             index_entry_count: 20_000_000,
+            local_time: |utc| utc,
             flush: FlushMode::Async,
             body_len_max: 4 << 20,
             topics: None,
@@ -183,12 +187,8 @@ impl Store {
         }
         let queues = Queues::open(Arc::clone(&disk), &settings)?;
         let index = if settings.index_enabled {
-            Some(Index::open(
-                Arc::clone(&disk),
-                &settings.root,
-                (settings.index_slot_count, settings.index_entry_count),
-                was_unclean.then_some(&known),
-            )?)
+            let unclean = was_unclean.then_some(&known);
+            Some(Index::open(Arc::clone(&disk), &settings, unclean)?)
         } else {
             None
         };
@@ -476,7 +476,7 @@ impl Store {
         }
         self.log.drop_unused()?;
         let (root, last_at) = (&self.settings.root, self.checkpoint.load().queues_at);
-        let index_files = self.index.as_ref().map_or(Vec::new(), Index::numbers);
+        let index_files = self.index.as_ref().map_or(Vec::new(), Index::names);
         QueueEnds::save(&*self.disk, root, last_at, &self.queues.all(), &index_files)?;
         let abort = self.settings.root.join(ABORT);
         self.disk.remove(&abort).map_err(Error::io(&abort))

@@ -6,13 +6,13 @@
 mod common;
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use apogee_store::{AppendError, Disk, RealDisk, Settings, Store};
 use apogee_types::{Message, QueueId};
 use common::{
     COUNT, Filled, Sent, check_goes_on, check_served, files, open, open_with, overwrite, send,
-    settings,
+    settings, settle,
 };
 
 /// Sends to topic `odd` with properties that begin with `count` bytes that may become zeros; how
@@ -384,4 +384,40 @@ fn after_a_crash_nothing_is_left_behind_the_end_of_a_queue() {
     assert_eq!(store.queue_bounds(&lost.topic, lost.queue).end, lost.offset);
     let bytes: Vec<u8> = files(&dir).iter().flat_map(|path| std::fs::read(path).unwrap()).collect();
     assert!(bytes[at as usize..].iter().all(|byte| *byte == 0));
+}
+
+#[test]
+fn names_of_index_files_are_local_times_and_their_order_is_that_of_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let of_zone = |local_time| Settings { local_time, ..settings(dir.path()) };
+    let store = open_with(of_zone(|utc| utc + 3_600_000)).unwrap();
+    let mut sent: Vec<_> = (0..COUNT).map(|number| send(&store, number)).collect();
+    store.close().unwrap();
+    drop(store);
+    let name = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
+    let index = dir.path().join("index");
+    let names: Vec<_> = files(&index).iter().map(name).collect();
+    // The clock of the tests begins at 8:00 UTC.
+    assert!(names.iter().all(|name| name.starts_with("2027011509")), "{names:?}");
+    // As Apache names the next ones where it is eight hours earlier.
+    for (old, hour) in names.iter().zip(0..).skip(1) {
+        let new = old.replace("2027011509", &format!("20270115{:02}", 8 - hour));
+        std::fs::rename(index.join(old), index.join(new)).unwrap();
+    }
+    std::fs::remove_file(dir.path().join("queue-ends")).unwrap();
+    std::fs::write(dir.path().join("checkpoint"), [0; 4096]).unwrap();
+    let before = files(&index);
+    let store = open_with(of_zone(|utc| utc - 18_000_000)).unwrap();
+    check_served(&store, &sent);
+    assert_eq!(files(&index), before);
+    sent.extend((COUNT..2 * COUNT).map(|number| send(&store, number)));
+    settle(&store);
+    // Who goes by the names goes on with the newest.
+    let after = files(&index);
+    assert!(before.len() < after.len());
+    assert_eq!(after[..before.len()], before);
+    check_served(&store, &sent);
+    store.close().unwrap();
+    drop(store);
+    check_served(&open(dir.path()), &sent);
 }
