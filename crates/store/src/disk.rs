@@ -265,6 +265,21 @@ impl MappedFile {
         Ok(())
     }
 
+    /// Writes a byte of each page over itself: so the range gets space where the file system has no
+    /// call for that, and keeps what is in it.
+    fn touch(&self, from: u64, to: u64) -> io::Result<()> {
+        use std::os::unix::fs::FileExt;
+        const PAGE_LEN: u64 = 4096;
+        let mut at = from;
+        while at < to {
+            let mut byte = [0];
+            self.file.read_exact_at(&mut byte, at)?;
+            self.file.write_all_at(&byte, at)?;
+            at = (at + 1).next_multiple_of(PAGE_LEN);
+        }
+        Ok(())
+    }
+
     /// The place of a range, checked to lie within the mapping.
     fn place(&self, at: u64, len: usize) -> *mut u8 {
         let end = at.checked_add(len as u64);
@@ -335,7 +350,11 @@ impl DiskFile for MappedFile {
             return Ok(());
         }
         let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        Ok(rustix::fs::fallocate(&self.file, hole, from, to - from)?)
+        match rustix::fs::fallocate(&self.file, hole, from, to - from) {
+            // NFS before 4.2.
+            Err(rustix::io::Errno::OPNOTSUPP) => self.write_zeros(from, to),
+            zeroed => Ok(zeroed?),
+        }
     }
 
     fn allocate(&self, from: u64, to: u64) -> io::Result<()> {
@@ -343,7 +362,10 @@ impl DiskFile for MappedFile {
         if to <= from {
             return Ok(());
         }
-        Ok(rustix::fs::fallocate(&self.file, FallocateFlags::empty(), from, to - from)?)
+        match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), from, to - from) {
+            Err(rustix::io::Errno::OPNOTSUPP) => self.touch(from, to),
+            allocated => Ok(allocated?),
+        }
     }
 
     fn prepare(&self, from: u64, to: u64) -> io::Result<()> {
@@ -363,6 +385,23 @@ impl DiskFile for MappedFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_range_gets_space_and_keeps_its_content_where_there_is_no_call_for_that() {
+        use std::os::unix::fs::MetadataExt;
+        const LEN: u64 = 1 << 20;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("0");
+        drop(RealDisk.open(&path, LEN).unwrap());
+        let file = File::options().read(true).write(true).open(&path).unwrap();
+        let file = MappedFile::new(file, LEN).unwrap();
+        file.write_at(77, b"content");
+        let before = file.slice(0, LEN as usize).to_vec();
+        file.touch(77, LEN - 4095).unwrap();
+        assert_eq!(file.slice(0, LEN as usize), before);
+        file.sync(0, LEN).unwrap();
+        assert!(LEN <= path.metadata().unwrap().blocks() * 512);
+    }
 
     #[test]
     fn what_is_prepared_is_zeros_and_nothing_around_it_changes() {
