@@ -166,11 +166,11 @@ impl Store {
         clock: Arc<dyn Clock>,
         settings: Settings,
     ) -> Result<Self, Error> {
-        crate::recovery::refuse_foreign(&*disk, &settings)?;
-        crate::recovery::refuse_occupied(&*disk, &settings)?;
+        crate::owner::refuse_foreign(&*disk, &settings)?;
+        crate::owner::refuse_occupied(&*disk, &settings)?;
         CommitLog::judge(&*disk, &settings)?;
-        let lock = crate::recovery::lock(&*disk, &settings)?;
-        crate::recovery::tell_of_rocksdb(&*disk, &settings)?;
+        let lock = crate::owner::lock(&*disk, &settings)?;
+        crate::owner::tell_of_rocksdb(&*disk, &settings)?;
         let abort = settings.root.join(ABORT);
         let was_unclean = disk.read(&abort).map_err(Error::io(&abort))?.is_some();
         let had_checkpoint = CheckpointFile::is_there(&*disk, &settings.root)?;
