@@ -200,7 +200,8 @@ fn open_broker(config: &Config) -> anyhow::Result<Arc<Broker>> {
     let disk = Arc::new(RealDisk);
     let clock = Arc::new(SystemClock);
     let root = Path::new(&config.store.store_path_root_dir);
-    let topics = crate::store::topics(root)?;
+    // Why they cannot be read is told when the broker reads them.
+    let topics = crate::store::topics(root).unwrap_or_default();
     let kept = apogee_store::Settings { topics, ..store_settings(config)? };
     let store = Store::open(disk.clone(), clock.clone(), kept);
     let store = store.map_err(|error| explain_store(error, root))?;

@@ -153,7 +153,7 @@ fn a_directory_of_others_is_refused_and_not_touched() {
 fn a_disk_that_is_full_at_the_start_is_refused_with_the_reason() {
     let dir = tempfile::tempdir().unwrap();
     let mount = Mount::new(&dir.path().join("full"), "64k");
-    std::fs::write(mount.0.join("ballast"), vec![1; 60_000]).unwrap();
+    std::fs::write(mount.0.join(".ballast"), vec![1; 60_000]).unwrap();
     says(&refused(&mount.0, 23_781), &["make room"]);
 }
 
@@ -161,7 +161,7 @@ fn a_disk_that_is_full_at_the_start_is_refused_with_the_reason() {
 async fn a_disk_that_fills_up_refuses_sends_serves_reads_and_takes_sends_again() {
     let dir = tempfile::tempdir().unwrap();
     let mount = Mount::new(&dir.path().join("data"), "48m");
-    let ballast = mount.0.join("ballast");
+    let ballast = mount.0.join(".ballast");
     std::fs::write(&ballast, vec![1; 16 << 20]).unwrap();
     let conf = "mappedFileSizeCommitLog=1048576\nmappedFileSizeConsumeQueue=6000\n\
                 maxHashSlotNum=1000\nmaxIndexNum=4000\ncleanFileForciblyEnable=false\n\

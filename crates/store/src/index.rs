@@ -761,4 +761,25 @@ mod tests {
         let hashes: Vec<u32> = TopicHash::of("t").keys(properties).iter().collect();
         assert_eq!(hashes, ["t#u", "t#a", "t#b", "t#c", "t#T#x"].map(hash));
     }
+
+    #[test]
+    fn what_is_found_does_not_depend_on_what_is_added_meanwhile() {
+        let dir = tempfile::tempdir().unwrap();
+        let sizes = Settings { index_slot_count: 2, index_entry_count: 50_000, ..Settings::at("") };
+        let settings = Settings { root: dir.path().to_owned(), ..sizes };
+        let index = Index::open(Arc::new(crate::disk::RealDisk), &settings, None).unwrap();
+        let put = |number: u64| {
+            let hashes = TopicHash::of("t").keys(format!("KEYS\x01{}\x02", number / 2).as_bytes());
+            index.put(&hashes, LogOffset(number), 1_700_000_000_000).unwrap();
+            index.settle().unwrap();
+        };
+        (0..100).for_each(put);
+        std::thread::scope(|scope| {
+            let adding = scope.spawn(|| (100..100_000).for_each(put));
+            while !adding.is_finished() {
+                let found = index.query(TopicHash::of("t").key("0"), 9, (0, i64::MAX));
+                assert_eq!(found, [1, 0].map(LogOffset));
+            }
+        });
+    }
 }

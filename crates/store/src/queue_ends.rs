@@ -1,5 +1,5 @@
 //! Where all queues began and ended at a stop in order, and what files the index had: the file
-//! `queue-ends`, ours. By it the next start sees what they have lost since, without reading the log.
+//! `queue-ends`, ours. By it the next start sees what is lost since, without reading the log.
 //!
 //! ```text
 //!  2, log offset of the last record, checksum of the lines that follow

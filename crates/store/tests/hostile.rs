@@ -126,7 +126,7 @@ fn a_last_message_with_zeros_in_its_properties_is_there_after_a_clean_stop() {
 
 // Flipped bits in the head of a record, which no checksum tells of.
 
-/// Overwrites the field at `place` of a record's head; all others are served, and the store goes on.
+/// Overwrites a field of a record's head: all others are served, and the store goes on.
 fn costs_no_other(head: impl Fn(&Sent) -> (u64, Vec<u8>)) {
     for (with_queues, is_killed) in [(true, true), (false, true), (false, false)] {
         let filled = if is_killed { Filled::killed() } else { Filled::clean() };
