@@ -12,7 +12,7 @@ use crate::store::Settings;
 pub(crate) fn lock(disk: &dyn Disk, settings: &Settings) -> Result<Box<dyn Send + Sync>, Error> {
     let path = settings.root.join("lock");
     disk.lock(&path).map_err(|error| match error.kind() {
-        ErrorKind::WouldBlock | ErrorKind::PermissionDenied => Error::Locked { path },
+        ErrorKind::WouldBlock => Error::Locked { path },
         _ => Error::io(path)(error),
     })
 }
