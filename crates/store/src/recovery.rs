@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use apogee_types::record::{self, Record};
-use apogee_types::{LogOffset, Message, Millis, QueueOffset, properties};
+use apogee_types::{LogOffset, Message, Millis, QueueOffset, names, properties};
 
 use crate::checkpoint::{Checkpoint, IndexMark};
 use crate::commit_log::CommitLog;
@@ -237,7 +237,8 @@ fn find_lacking(store: &Store, ends: &QueueEnds) -> Result<LogOffset, Error> {
 
 /// Nobody knows the topic any more: its queues are not missed, although the log has its messages.
 fn is_deleted(store: &Store, topic: &str) -> bool {
-    store.settings.topics.as_ref().is_some_and(|topics| !topics.contains(topic))
+    let topics = store.settings.topics.as_ref();
+    topics.is_some_and(|topics| !topics.contains(topic) && !names::is_system_topic(topic))
 }
 
 /// Writes a byte of each sector over itself. After a sync has failed, memory and device differ, and
