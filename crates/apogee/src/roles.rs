@@ -16,8 +16,8 @@ use apogee_listeners::remoting::registrar::Registrar;
 use apogee_listeners::remoting::{self, Door, Router};
 use apogee_net::{Listener, Tcp, Transport};
 use apogee_store::{Documents, RealDisk, Store};
-use apogee_types::SystemClock;
 use apogee_types::settings;
+use apogee_types::{Millis, SystemClock};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -201,8 +201,11 @@ fn open_broker(config: &Config) -> anyhow::Result<Arc<Broker>> {
     let disk = Arc::new(RealDisk);
     let clock = Arc::new(SystemClock);
     let root = Path::new(&config.store.store_path_root_dir);
-    let kept = store_settings(config)?;
-    let store = Store::open(disk.clone(), clock.clone(), kept).map_err(explain_store)?;
+    // Why they cannot be read is told when the broker reads them.
+    let topics = crate::store::topics(root).unwrap_or_default();
+    let kept = apogee_store::Settings { topics, ..store_settings(config)? };
+    let store = Store::open(disk.clone(), clock.clone(), kept);
+    let store = store.map_err(|error| explain_store(error, root))?;
     let identity = Identity {
         cluster: config.broker.broker_cluster_name.clone(),
         name: config.broker.broker_name.clone(),
@@ -230,11 +233,17 @@ pub fn store_settings(config: &Config) -> anyhow::Result<apogee_store::Settings>
         index_enabled: store.message_index_enable,
         index_slot_count: store.max_hash_slot_num,
         index_entry_count: store.max_index_num,
+        local_time,
         flush: store.flush_disk_type,
         body_len_max: store.max_message_size as usize,
         delays_ms: (1..=levels.max()).map(|level| levels.delay_ms(level)).collect(),
         ..kept
     })
+}
+
+fn local_time(utc_ms: Millis) -> Millis {
+    let time = jiff::Timestamp::from_millisecond(utc_ms).unwrap_or_default();
+    utc_ms + 1000 * Millis::from(jiff::tz::TimeZone::system().to_offset(time).seconds())
 }
 
 fn run_store_steps(
@@ -445,8 +454,17 @@ async fn listen(config: &Config, port: u16, setting: &str) -> anyhow::Result<Box
 }
 
 /// Why a store did not open, with what its operator can do.
-fn explain_store(error: apogee_store::Error) -> anyhow::Error {
+fn explain_store(error: apogee_store::Error, root: &Path) -> anyhow::Error {
     let elsewhere = "choose another directory (storePathRootDir, --data)";
+    let repair = format!(
+        "if the settings are right, `apogee store repair {}` builds queues and index anew, or ",
+        root.display()
+    );
+    // What lies below is built from the log.
+    let is_built = |path: &Path| {
+        let of_store = path.strip_prefix(root).map_or(Vec::new(), |it| it.iter().collect());
+        matches!(of_store[..], [dir, _, ..] if dir == "consumequeue" || dir == "index")
+    };
     let advice = match &error {
         apogee_store::Error::Locked { .. } => "or ",
         apogee_store::Error::Io { source, .. } => match source.kind() {
@@ -458,6 +476,12 @@ fn explain_store(error: apogee_store::Error) -> anyhow::Error {
             }
             _ => "see the log of the system, or ",
         },
+        apogee_store::Error::Foreign { path, .. }
+        | apogee_store::Error::WrongLength { path, .. }
+            if is_built(path) =>
+        {
+            &repair
+        }
         _ => "the store was not touched; see the settings, or ",
     };
     anyhow::anyhow!("cannot open the store: {error}; {advice}{elsewhere}")

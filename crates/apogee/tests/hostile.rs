@@ -93,6 +93,28 @@ fn a_topic_name_as_long_as_a_frame_is_refused_and_the_connection_lives() {
 }
 
 #[test]
+fn what_the_store_could_not_keep_is_refused_and_the_connection_lives() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("data/config");
+    std::fs::create_dir_all(&config).unwrap();
+    let batch = r#"{"dataVersion":{"counter":1,"stateVersion":0,"timestamp":1},
+        "topicConfigTable":{"batch":{"attributes":{"queue.type":"BatchCQ"},"order":false,"perm":6,
+        "readQueueNums":1,"topicFilterType":"SINGLE_TAG","topicName":"batch","topicSysFlag":0,
+        "writeQueueNums":1}}}"#;
+    std::fs::write(config.join("topics.json"), batch).unwrap();
+    let server = Server::start(dir.path(), 23_221, "");
+    let mut stream = connect(&server);
+    let (code, remark) = ask(&mut stream, &send_to("batch"));
+    assert!(code == 16 && remark.contains("BatchCQ"), "{code} {remark}");
+    assert!(!dir.path().join("data/consumequeue/batch").exists());
+    let zeros = format!(r#""i":"x\u0001{}\u0002""#, r"\u0000".repeat(1100));
+    let header = String::from_utf8(send_to("good").split_off(8)).unwrap();
+    let (code, remark) = ask(&mut stream, &frame(&header.replace(r#""i":"""#, &zeros), b""));
+    assert!(code == 13 && remark.contains("zero bytes"), "{code} {remark}");
+    is_served(&mut stream);
+}
+
+#[test]
 fn garbage_ends_its_own_connection_and_no_other() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(dir.path(), 23_521, "");

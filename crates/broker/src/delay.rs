@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use apogee_store::Appended;
+use apogee_store::{AppendError, Appended};
 use apogee_types::config::DataVersion;
 use apogee_types::properties::{self, name};
 use apogee_types::record::Record;
@@ -200,8 +200,14 @@ impl Broker {
             return Ok(());
         }
         let tags_code = tags::code(properties::find(encoded, name::TAGS));
-        self.store.append(&Message { topic, queue_id, tags_code, ..record.to_message() })?;
-        Ok(())
+        match self.store.append(&Message { topic, queue_id, tags_code, ..record.to_message() }) {
+            // No try will take it, and those that follow wait.
+            Err(error @ AppendError::PropertiesZeroed) => {
+                tracing::error!(at = at.0, %error, "a delayed message is passed over");
+                Ok(())
+            }
+            appended => Ok(appended.map(|_| ())?),
+        }
     }
 }
 

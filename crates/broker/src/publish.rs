@@ -224,6 +224,10 @@ impl Broker {
             return Err(Error::NotPermitted("the broker sending message is forbidden"));
         }
         if let Some(topic) = found.filter(|_| names::may_send(send.topic)) {
+            // With a queue of the other kind beside, Apache would not start any more.
+            if topic.attributes.get("queue.type").is_some_and(|kind| kind == "BatchCQ") {
+                return Err(Error::NotSupported("a topic with batch queues (BatchCQ)"));
+            }
             return Ok(topic);
         }
         names::check_topic(send.topic)?;
