@@ -298,3 +298,29 @@ fn a_client_that_pulls_much_and_reads_nothing_costs_little_and_others_are_served
     let grown = own_memory(&server) - before;
     assert!(grown < 64, "{grown} MiB for {} connections", greedy.len());
 }
+
+#[test]
+fn heartbeats_of_groups_that_are_refused_leave_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), 23_701, "");
+    let mut good = connect(&server);
+    is_served(&mut good);
+    let beat = |round: usize| {
+        let group =
+            |index: usize| format!(r#"{{"groupName":"{round}-{index}-{}"}}"#, "!".repeat(400));
+        let groups: Vec<_> = (0..8000).map(group).collect();
+        let body = format!(
+            r#"{{"clientID":"c","heartbeatFingerprint":7,"consumerDataSet":[{}]}}"#,
+            groups.join(",")
+        );
+        frame(r#"{"code":34,"opaque":1}"#, body.as_bytes())
+    };
+    assert_eq!(ask(&mut connect(&server), &beat(0)).0, 0);
+    let before = own_memory(&server);
+    for round in 1..=6 {
+        assert_eq!(ask(&mut connect(&server), &beat(round)).0, 0);
+    }
+    is_served(&mut good);
+    let grown = own_memory(&server).saturating_sub(before);
+    assert!(grown < 8, "{grown} MiB");
+}

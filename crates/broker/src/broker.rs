@@ -1,12 +1,11 @@
 //! The struct of services; what a broker is made of.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 use apogee_store::{Documents, Store};
-use apogee_types::config::{DataVersion, Perm, TopicConfig};
+use apogee_types::config::{Perm, TopicConfig};
 use apogee_types::names;
 use apogee_types::properties::{self, name};
 use apogee_types::settings::BrokerSettings;
@@ -14,8 +13,9 @@ use apogee_types::{Clock, Millis};
 use parking_lot::Mutex;
 
 use crate::clients::Clients;
+use crate::created::Created;
 use crate::delay::{Delays, Levels};
-use crate::documents::Loaded;
+use crate::documents::{Loaded, Written};
 use crate::error::Error;
 use crate::groups::Groups;
 use crate::locks::Locks;
@@ -42,6 +42,7 @@ pub struct Broker {
     pub store: Arc<Store>,
     pub topics: Topics,
     pub groups: Groups,
+    pub created: Arc<Created>,
     pub offsets: Offsets,
     pub clients: Clients,
     pub locks: Locks,
@@ -51,19 +52,11 @@ pub struct Broker {
     /// `brokerPermission`; live.
     permission: AtomicI32,
     pub(crate) documents: Documents,
-    /// What was written last, so that only changes are.
-    pub(crate) written: Mutex<Written>,
+    pub(crate) written: Written,
     /// Encoded properties that every stored message gets.
     pub(crate) stamp: Vec<u8>,
     pub(crate) unique_keys: UniqueKeys,
     random: Mutex<fastrand::Rng>,
-}
-
-#[derive(Debug, Default)]
-pub(crate) struct Written {
-    pub topics: Option<DataVersion>,
-    pub groups: Option<DataVersion>,
-    pub delays: Option<BTreeMap<i32, i64>>,
 }
 
 impl Broker {
@@ -89,9 +82,15 @@ impl Broker {
         );
         properties::push(&mut stamp, name::CLUSTER, &identity.cluster);
         let mut random = fastrand::Rng::with_seed(seed);
+        let created = Arc::new(Created::default());
+        let creates = settings.auto_create_topic_enable;
+        let topics = Topics::new(system, loaded.topics, creates, Arc::clone(&created));
+        let creates = settings.auto_create_subscription_group;
+        let groups = Groups::new(loaded.groups, creates, Arc::clone(&created));
         Ok(Self {
-            topics: Topics::new(system, loaded.topics, settings.auto_create_topic_enable),
-            groups: Groups::new(loaded.groups, settings.auto_create_subscription_group),
+            topics,
+            groups,
+            created,
             offsets: Offsets::new(&loaded.offsets),
             clients: Clients::default(),
             locks: Locks::default(),
@@ -100,7 +99,7 @@ impl Broker {
             started_ms: clock.now_ms(),
             permission: AtomicI32::new(settings.broker_permission),
             documents,
-            written: Mutex::default(),
+            written: Written::default(),
             stamp,
             unique_keys: UniqueKeys { salt: random.u32(..), count: AtomicU64::new(0) },
             random: Mutex::new(random),

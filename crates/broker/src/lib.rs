@@ -2,6 +2,7 @@
 
 pub mod broker;
 pub mod clients;
+pub mod created;
 pub mod delay;
 pub mod documents;
 pub mod error;

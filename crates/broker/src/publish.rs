@@ -73,6 +73,9 @@ pub struct Published {
     pub end: LogOffset,
     /// `WAIT`: the producer wants the promise of the flush mode.
     pub wait: bool,
+    /// The creation that must be written before this is acknowledged, see
+    /// [`Created::number`](crate::created::Created::number).
+    pub created: u64,
     /// Where the keys stand in the properties that were stored; `None`: it is not known.
     pub key_places: Option<KeyPlaces>,
 }
@@ -212,6 +215,7 @@ impl Broker {
             places: Places::Many(places),
             end: first.end,
             wait,
+            created: self.created.number(&topic.topic_name),
             key_places: None,
         })
     }
@@ -336,8 +340,9 @@ impl Broker {
         if !known.wait {
             self.store.write_out()?;
         }
-        let places = Places::One(at);
-        Ok(Published { queue_id, queue_offset, places, end, wait: known.wait, key_places })
+        let (places, wait) = (Places::One(at), known.wait);
+        let created = self.created.number(&topic.topic_name);
+        Ok(Published { queue_id, queue_offset, places, end, wait, created, key_places })
     }
 
     /// The message of a send, without its properties.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use apogee_broker::publish::Recent;
 use apogee_broker::{self as broker, Broker};
 use apogee_store::Unit;
-use apogee_types::{LogOffset, Millis, json};
+use apogee_types::{Millis, json};
 use apogee_wire::output::Output;
 use apogee_wire::remoting::header::ResponseHead;
 use apogee_wire::remoting::{
@@ -15,7 +15,7 @@ use apogee_wire::remoting::{
 };
 
 use super::door::{Door, Peer};
-use super::pending::Pending;
+use super::pending::{Pending, Until};
 use super::{errors, pull};
 
 /// What a refusal says at most.
@@ -58,8 +58,8 @@ pub enum Reply<T> {
         remark: &'static str,
         fields: T,
     },
-    /// As `Now`, but only once the device has the log up to there.
-    Flushed(T, LogOffset),
+    /// As `Now`, but only once the disk has what is promised.
+    After(T, Until),
     /// With these records as body.
     Records {
         remark: &'static str,
@@ -229,8 +229,11 @@ fn write_reply<'a, T: Fields<'a>>(
             head.write_fields(output, &fields, records);
             return Some(units);
         }
-        Reply::Flushed(fields, end) => {
-            pending.push(end, head.opaque, |out| head.write_fields(out, &fields, |_| {}));
+        Reply::After(fields, until) if until == Until::default() => {
+            head.write_fields(output, &fields, |_| {});
+        }
+        Reply::After(fields, until) => {
+            pending.push(until, head.opaque, |out| head.write_fields(out, &fields, |_| {}));
         }
         Reply::Later => {}
     }
