@@ -152,7 +152,9 @@ impl Door {
     /// Serves one connection to its end.
     async fn serve(self: Arc<Self>, stream: Box<dyn Stream>, lane: Arc<Lane>) {
         let connection = self.next_connection.fetch_add(1, Ordering::Relaxed);
-        let peer = Arc::new(Peer::new(connection, stream.local_addr(), stream.peer_addr()));
+        let outbox = Outbox::new(&self.admission);
+        let (local, addr) = (stream.local_addr(), stream.peer_addr());
+        let peer = Arc::new(Peer::new(connection, local, addr, outbox));
         let mut session = ServerSession::new(Arc::clone(&self), Arc::clone(&peer));
         // Dropping the task, as a stop does, must leave the groups as well.
         let leave = Leave { door: &self, peer: &peer };
@@ -187,8 +189,13 @@ impl Drop for Leave<'_> {
 
 impl Peer {
     #[must_use]
-    pub fn new(connection: ConnectionId, local: SocketAddr, addr: SocketAddr) -> Self {
-        let (address, outbox) = (addr.to_string().into(), Outbox::default());
+    pub fn new(
+        connection: ConnectionId,
+        local: SocketAddr,
+        addr: SocketAddr,
+        outbox: Outbox,
+    ) -> Self {
+        let address = addr.to_string().into();
         let (next_opaque, calls) = (AtomicI32::new(0), Mutex::default());
         Self { connection, local, addr, address, outbox, next_opaque, calls }
     }
