@@ -336,3 +336,58 @@ fn heartbeats_of_groups_that_are_refused_leave_nothing_behind() {
     let grown = own_memory(&server).saturating_sub(before);
     assert!(grown < 8, "{grown} MiB");
 }
+
+#[test]
+fn the_operator_is_told_who_sends_what_no_client_should_and_not_of_all_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), 23_721, "maxMessageSize=1000\n");
+    let log = || std::fs::read_to_string(dir.path().join("log")).unwrap();
+    let mut stream = connect(&server);
+    is_served(&mut stream);
+    // A client that goes in the middle of something, and one that asks what is not there yet.
+    let mut gone = connect(&server);
+    gone.write_all(&send_to("good")[..20]).unwrap();
+    drop(gone);
+    let unknown = frame(r#"{"code":105,"opaque":1,"extFields":{"topic":"later"}}"#, b"");
+    assert_eq!(ask(&mut stream, &unknown).0, 17);
+    assert_eq!(log().matches("WARN").count(), 0, "{}", log());
+    for garbage in
+        [&b"GET / HTTP/1.1\r\n\r\n"[..], b"\0\0\0\x06\0\0\0\x03{}", b"\0\0\0\x06\0\0\0\x02{["]
+    {
+        let mut bad = connect(&server);
+        bad.write_all(garbage).unwrap();
+        assert_eq!(bad.read(&mut [0; 64]).unwrap_or(0), 0);
+    }
+    let peer = stream.local_addr().unwrap().to_string();
+    for (request, code) in [
+        (frame(r#"{"code":4711,"opaque":1}"#, b""), 3),
+        (send_to("a.b"), 29),
+        (send("good", 9, b"x"), 29),
+        (send("good", 0, &[b'x'; 1001]), 13),
+    ] {
+        assert_eq!(ask(&mut stream, &request).0, code);
+    }
+    let told = log();
+    for words in [
+        &["1195725860 bytes is longer", "peer="][..],
+        &["does not fit its frame"],
+        &["malformed"],
+        &["number=4711", &peer],
+        &["SEND_MESSAGE_V2", "a.b", "illegal characters", &peer],
+        &["SEND_MESSAGE_V2", "good", "queueId[9] is illegal", &peer],
+        &["SEND_MESSAGE_V2", "good", "maxMessageSize", &peer],
+    ] {
+        let is_it = |line: &&str| words.iter().all(|word| line.contains(word));
+        assert_eq!(told.lines().filter(is_it).count(), 1, "{words:?} in {told}");
+    }
+    for _ in 0..1000 {
+        ask(&mut stream, &send_to("a.b"));
+    }
+    let patience = std::time::Instant::now() + Duration::from_secs(20);
+    while !log().contains("left_out=98") && std::time::Instant::now() < patience {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let told = log();
+    assert!(told.contains("left_out=98"), "{told}");
+    assert_eq!(told.matches("WARN").count(), 20 + 1, "{told}");
+}

@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 
+use super::complaints::Complaints;
 use super::names::NameServer;
 use super::router::Router;
 use super::session::ServerSession;
@@ -32,6 +33,7 @@ pub struct Door {
     pub changed: watch::Sender<()>,
     /// Told when a request is parked: whoever looks after its deadline may have slept.
     pub parked: Notify,
+    pub complaints: Complaints,
     /// `syncFlushTimeout`.
     pub sync_flush_timeout: Duration,
     /// `serverChannelMaxIdleTimeSeconds`.
@@ -80,6 +82,7 @@ impl Door {
             names,
             changed: watch::Sender::new(()),
             parked: Notify::new(),
+            complaints: Complaints::default(),
             sync_flush_timeout: Duration::from_millis(store.sync_flush_timeout),
             idle: match net.server_channel_max_idle_time_seconds {
                 0 => NEVER,
@@ -122,6 +125,7 @@ impl Door {
         if let Some(names) = &self.names {
             names.expire_step();
         }
+        self.complaints.sum_up();
         let has_parked = self.broker.as_ref().is_some_and(|broker| !broker.waiters.is_empty());
         has_parked.then_some(SWEEP_PAUSE)
     }
@@ -163,6 +167,10 @@ impl Door {
         drop(leave);
         match closed {
             Closed::ByPeer | Closed::ByUs => {}
+            reason @ (Closed::Frame(_) | Closed::Protocol(_) | Closed::TooSlow(_)) => {
+                let line = || tracing::warn!(peer = %peer.addr, %reason, "connection cut off");
+                self.complaints.tell(line);
+            }
             reason => tracing::debug!(peer = %peer.addr, %reason, "connection closed"),
         }
     }
