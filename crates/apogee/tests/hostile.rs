@@ -38,15 +38,34 @@ fn answer(stream: &mut TcpStream) -> serde_json::Value {
 }
 
 fn send(topic: &str, queue: i32, body: &[u8]) -> Vec<u8> {
+    send_as(topic, queue, r#""i":"","f":"0","m":"false""#, body)
+}
+
+/// Sends with these properties, sys flag and kind.
+fn send_as(topic: &str, queue: i32, fields: &str, body: &[u8]) -> Vec<u8> {
     let header = format!(
         r#"{{"code":310,"opaque":1,"extFields":{{"a":"g","b":"{topic}","c":"TBW102","d":"4",
-            "e":"{queue}","f":"0","g":"1","h":"0","i":"","m":"false"}}}}"#
+            "e":"{queue}","g":"1","h":"0",{fields}}}}}"#
     );
     frame(&header, body)
 }
 
+/// A batch of so many messages of 100 bytes, with these properties and sys flag.
+fn send_batch(count: usize, properties: &str, sys_flag: i32) -> Vec<u8> {
+    let mut body = Vec::new();
+    for _ in 0..count {
+        body.extend_from_slice(&122_u32.to_be_bytes());
+        body.extend_from_slice(&[0; 12]);
+        body.extend_from_slice(&100_u32.to_be_bytes());
+        body.extend_from_slice(&[b'x'; 100]);
+        body.extend_from_slice(&[0; 2]);
+    }
+    let fields = format!(r#""i":"{properties}","f":"{sys_flag}","m":"true""#);
+    send_as("good", 0, &fields, &body)
+}
+
 fn send_to(topic: &str) -> Vec<u8> {
-    send(topic, 0, b"")
+    send(topic, 0, b"x")
 }
 
 fn pull(group: &str, topic: &str, queue: i32, offset: i64) -> Vec<u8> {
@@ -145,6 +164,12 @@ fn bad_requests_get_apache_s_codes_and_their_connection_goes_on() {
     let long = "t".repeat(128);
     for (request, code, words) in [
         (send("good", 0, &[b'x'; 1001]), 13, "maxMessageSize"),
+        (send("good", 0, b""), 13, "it has no body"),
+        (send_batch(8, "", 0), 0, ""),
+        (send_batch(9, "", 0), 13, "maxMessageSize"),
+        (send_batch(0, "", 0), 13, "no message"),
+        (send_batch(1, r"DELAY\u00013\u0002", 0), 13, "delayed"),
+        (send_batch(1, "", 4), 13, "half"),
         (send_to("a.b"), 29, "illegal characters"),
         (send_to(" "), 29, "blank"),
         (send_to(&long), 29, "longer than topic max length"),

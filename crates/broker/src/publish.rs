@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use apogee_store::{Appended, Batch};
+use apogee_store::{AppendError, Appended, Batch};
 use apogee_types::config::{Perm, TopicConfig};
 use apogee_types::id::OffsetMessageId;
 use apogee_types::properties::{self, KeyPlaces, Place, name};
@@ -87,6 +87,8 @@ pub enum Places {
     Many(Vec<LogOffset>),
 }
 
+const NOT_IN_BATCH: &str = "a batch may hold neither delayed nor half messages";
+
 /// What the broker looks at in a message's properties, found in one pass.
 #[derive(Debug, Default)]
 struct Known {
@@ -168,10 +170,12 @@ impl Broker {
         self.store_one(send, topic, known.delay_level, &known, encoded, queues)
     }
 
-    /// Stores the messages of a batch, all or none, with consecutive offsets.
+    /// Stores the messages of a batch, all or none, with consecutive offsets. `envelope` are the
+    /// properties of the request; they are not stored.
     pub fn publish_batch(
         &self,
         send: &Send<'_>,
+        envelope: &[u8],
         entries: &[BatchEntry<'_>],
     ) -> Result<Published, Error> {
         let topic = self.check_send(send)?;
@@ -180,13 +184,20 @@ impl Broker {
             return Err(Error::IllegalMessage(refused));
         }
         let queue_id = self.choose_queue(send, &topic)?;
+        let (len, max) = (send.body.len(), self.store.body_len_max());
+        if max < len {
+            return Err(AppendError::BodyTooLong { len, max }.into());
+        }
+        let is_transactional = send.sys_flag.transaction() != SysFlag::default();
+        if is_transactional || 0 < Known::scan(envelope).delay_level {
+            return Err(Error::IllegalMessage(NOT_IN_BATCH.to_owned()));
+        }
         let mut stamped = Vec::new();
         let mut wait = true;
         for entry in entries {
             let known = Known::scan(entry.properties);
             if known.delay_level != 0 || known.has_timer || known.is_half {
-                let refused = "a batch may hold neither delayed nor half messages";
-                return Err(Error::IllegalMessage(refused.to_owned()));
+                return Err(Error::IllegalMessage(NOT_IN_BATCH.to_owned()));
             }
             let mut encoded = entry.properties.to_vec();
             self.stamp(&mut encoded, &known, send.born_host);
@@ -328,6 +339,9 @@ impl Broker {
         queues: &mut apogee_store::Recent,
     ) -> Result<Published, Error> {
         let queue_id = self.choose_queue(send, topic)?;
+        if send.body.is_empty() {
+            return Err(Error::IllegalMessage("it has no body".to_owned()));
+        }
         let message = self.message(send, topic, queue_id);
         let message = Message { tags_code: known.tags_code, ..message };
         let key_places = known.stamped_places().filter(|_| delay_level <= 0);

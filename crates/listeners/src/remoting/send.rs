@@ -104,7 +104,7 @@ fn store<'a, 'b>(
             batch::records(call.body).map(|record| record.map(entry)).collect();
         let entries = entries
             .map_err(|error| Refusal::new(ResponseCode::MESSAGE_ILLEGAL, error.to_string()))?;
-        broker.publish_batch(&send, &entries)?
+        broker.publish_batch(&send, encoded, &entries)?
     } else {
         broker.publish(&send, encoded, &mut call.scratch.recent)?
     };
