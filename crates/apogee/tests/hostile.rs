@@ -77,6 +77,20 @@ fn pull(group: &str, topic: &str, queue: i32, offset: i64) -> Vec<u8> {
     frame(&header, b"")
 }
 
+fn create_topic(topic: &str, attributes: &str) -> Vec<u8> {
+    let header = format!(
+        r#"{{"code":17,"opaque":1,"extFields":{{"topic":"{topic}","defaultTopic":"TBW102",
+            "readQueueNums":"4","writeQueueNums":"4","perm":"6","topicFilterType":"SINGLE_TAG",
+            "topicSysFlag":"0","order":"false","attributes":"{attributes}"}}}}"#
+    );
+    frame(&header, b"")
+}
+
+fn delete_topic(topic: &str) -> Vec<u8> {
+    let header = format!(r#"{{"code":215,"opaque":1,"extFields":{{"topic":"{topic}"}}}}"#);
+    frame(&header, b"")
+}
+
 /// Asks, and returns code and remark.
 fn ask(stream: &mut TcpStream, request: &[u8]) -> (i64, String) {
     stream.write_all(request).unwrap();
@@ -184,6 +198,14 @@ fn bad_requests_get_apache_s_codes_and_their_connection_goes_on() {
         (pull("TOOLS_CONSUMER", "good", 1, -1), 21, "NO_MESSAGE_IN_QUEUE"),
         (pull("TOOLS_CONSUMER", "good", 0, 99), 21, "OFFSET_OVERFLOW_BADLY"),
         (pull("TOOLS_CONSUMER", "good", 0, i64::MAX), 21, "OFFSET_OVERFLOW_BADLY"),
+        (create_topic("DefaultCluster", ""), 29, "conflict with system topic"),
+        (delete_topic("DefaultCluster"), 29, "conflict with system topic"),
+        (delete_topic("DefaultCluster_REPLY_TOPIC"), 29, "conflict with system topic"),
+        (delete_topic(" "), 29, "blank"),
+        (create_topic("good", "+foo=bar"), 1, "unsupported key: foo"),
+        (create_topic("good", "+message.type=FIFO"), 0, ""),
+        (create_topic("good", "-message.type"), 0, ""),
+        (create_topic("good", "-message.type"), 1, "does not have"),
         (frame(r#"{"code":4711,"opaque":1}"#, b""), 3, "4711"),
         (frame(r#"{"code":310,"opaque":1}"#, b""), 29, "lacks the field"),
     ] {

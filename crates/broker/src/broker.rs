@@ -159,7 +159,13 @@ impl Broker {
         self.persist_tables()
     }
 
-    /// Names of the topics that belong to the system.
+    /// Whether no client may create, change or delete the topic.
+    #[must_use]
+    pub fn is_system_topic(&self, topic: &str) -> bool {
+        names::is_system_topic(topic) || self.system_topics().iter().any(|it| **it == *topic)
+    }
+
+    /// Names of the topics that exist from the start.
     #[must_use]
     pub fn system_topics(&self) -> Vec<Arc<str>> {
         let topics = system_topics(&self.identity, &self.settings);

@@ -1,5 +1,6 @@
 //! What a broker *does*: publish, pull, offsets, retry, delay. Knows no wire format.
 
+pub mod attributes;
 pub mod broker;
 pub mod clients;
 pub mod created;
