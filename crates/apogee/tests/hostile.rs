@@ -218,6 +218,27 @@ fn bad_requests_get_apache_s_codes_and_their_connection_goes_on() {
 }
 
 #[test]
+fn a_slave_takes_no_messages_and_is_read_only_where_it_is_set_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), 23_741, "");
+    is_served(&mut connect(&server));
+    drop(server);
+    let send_back = r#"{"code":36,"opaque":1,"extFields":{"offset":"0","group":"g",
+        "delayLevel":"0"}}"#;
+    for (conf, pull_code) in [("", 2), ("slaveReadEnable=true\n", 0)] {
+        let conf = format!("brokerRole=SLAVE\nbrokerId=1\n{conf}");
+        let server = Server::start(dir.path(), 23_741, &conf);
+        let mut stream = connect(&server);
+        for request in [send_to("good"), send_batch(1, "", 0), frame(send_back, b"")] {
+            let (code, remark) = ask(&mut stream, &request);
+            assert_eq!(code, 2, "{remark}");
+            assert!(remark.starts_with("[REJECTREQUEST]"), "{remark}");
+        }
+        assert_eq!(ask(&mut stream, &pull("g", "good", 0, 0)).0, pull_code);
+    }
+}
+
+#[test]
 fn a_silent_connection_is_closed_after_the_time_that_is_set() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(dir.path(), 23_641, "serverChannelMaxIdleTimeSeconds=1\n");

@@ -28,7 +28,7 @@ use crate::waiters::Waiters;
 pub struct Identity {
     pub cluster: String,
     pub name: String,
-    /// 0 is the master.
+    /// 0 is the master, others are its slaves.
     pub id: i64,
     /// Where the log that we write can be reached; part of every record and message id.
     pub store_host: SocketAddr,
@@ -57,6 +57,13 @@ pub struct Broker {
     pub(crate) stamp: Vec<u8>,
     pub(crate) unique_keys: UniqueKeys,
     random: Mutex<fastrand::Rng>,
+}
+
+impl Identity {
+    #[must_use]
+    pub fn is_slave(&self) -> bool {
+        self.id != 0
+    }
 }
 
 impl Broker {
@@ -115,8 +122,12 @@ impl Broker {
         Perm(self.permission.load(Ordering::Relaxed))
     }
 
-    /// Refuses sends before `startAcceptSendRequestTimeStamp`. Spec `broker.md` 1.2.
-    pub fn check_started(&self) -> Result<(), Error> {
+    /// Refuses sends to a slave, and before `startAcceptSendRequestTimeStamp`. Spec `broker.md`
+    /// 1.1, 1.2.
+    pub fn check_takes_sends(&self) -> Result<(), Error> {
+        if self.identity.is_slave() {
+            return Err(Error::Slave);
+        }
         let start_ms = self.settings.start_accept_send_request_time_stamp;
         if start_ms <= 0 || start_ms <= self.clock.now_ms() {
             return Ok(());

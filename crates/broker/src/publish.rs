@@ -233,7 +233,7 @@ impl Broker {
 
     /// The checks that every send passes, in upstream's order. Spec `broker.md` 1.2.
     fn check_send(&self, send: &Send<'_>) -> Result<Arc<TopicConfig>, Error> {
-        self.check_started()?;
+        self.check_takes_sends()?;
         let found = self.topics.find(send.topic);
         if found.as_ref().is_some_and(|it| it.order) && !self.permission().has(Perm::WRITE) {
             return Err(Error::NotPermitted("the broker sending message is forbidden"));

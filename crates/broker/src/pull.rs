@@ -88,6 +88,9 @@ impl Filter {
 impl Broker {
     /// Checks a pull, in upstream's order. Spec `broker.md` 2.1.
     pub fn admit_pull(&self, pull: &Pull<'_>) -> Result<Admitted, Error> {
+        if self.identity.is_slave() && !self.settings.slave_read_enable {
+            return Err(Error::Slave);
+        }
         if !self.permission().has(Perm::READ) {
             return Err(Error::NotPermitted("the broker pulling message is forbidden"));
         }

@@ -39,6 +39,9 @@ impl Broker {
     /// The consumer goes on as if it were done: with synchronous flush it may only be told once
     /// the device has it, although upstream does not wait.
     pub fn send_back(&self, back: &SendBack<'_>) -> Result<Option<SentBack>, Error> {
+        if self.identity.is_slave() {
+            return Err(Error::Slave);
+        }
         let now = self.clock.now_ms();
         let config = self.groups.find_or_create(back.group, now)?;
         if !self.permission().has(Perm::WRITE) {
