@@ -110,3 +110,34 @@ async fn commits_that_could_not_be_written_are_written_later_although_no_more_co
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn with_synchronous_flush_a_message_that_does_not_want_to_wait_is_answered_at_once() {
+    let clock = SimClock::start(0);
+    let net = SimNet::new(1, Weather { delay_ms_max: 1, reset_one_in: 0 });
+    let disk = SimDisk::new(1, Faults::default());
+    // The device takes a second.
+    let (flush, flush_interval) = (FlushMode::Sync, Duration::from_secs(20));
+    let settings = NodeSettings { addr: ADDR.parse().unwrap(), flush, flush_interval };
+    let mut node = Node::new(settings, disk, net.clone(), clock, 1);
+    assert_eq!(node.start().await, Ok(true));
+    Client::new(options(&net, clock, "c")).create_topic(TOPIC, 1).await.unwrap();
+    let producer = Producer::builder(ADDR).options(options(&net, clock, "p")).group("producers");
+    let producer = producer.retries(0).start().await.unwrap();
+    let took = async |wait: &str| {
+        let began = tokio::time::Instant::now();
+        producer.send(Message::new(TOPIC, "x").property("WAIT", wait)).await.unwrap();
+        began.elapsed()
+    };
+    // After it the device has just begun anew.
+    took("true").await;
+    let (fast, slow) = (took("false").await, took("true").await);
+    assert!(fast < Duration::from_millis(20), "{fast:?}");
+    assert!(Duration::from_millis(900) < slow, "{slow:?}");
+    // What did not wait is written all the same, and survives a kill.
+    took("false").await;
+    node.kill().await;
+    assert_eq!(node.start().await, Ok(true));
+    let end = node.broker().unwrap().store.queue_bounds(TOPIC, QueueId::default()).end.0;
+    assert_eq!(end, 4);
+}
