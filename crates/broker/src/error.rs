@@ -54,7 +54,8 @@ pub enum Error {
     #[error("{0} is not supported by this server")]
     NotSupported(&'static str),
     #[error(
-        "[REJECTREQUEST]system busy, start flow control for a while: this broker is a slave;          ask its master"
+        "[REJECTREQUEST]system busy, start flow control for a while: \
+         this broker is a slave, ask its master"
     )]
     Slave,
     // The moment.
