@@ -71,9 +71,10 @@ const READ_LEN_MAX: usize = 256 * 1024;
 /// Answers beyond this are written before further requests are taken: a small request can have an
 /// answer a thousand times as long, and a peer may send thousands without reading.
 const OUTPUT_LEN_MAX: usize = 1024 * 1024;
-/// The same of what was copied: more at once than a cache holds is not written any faster. With
-/// a pull's worth more it stays below the next length to which a buffer grows.
+/// The same of what was copied: more at once than a cache holds is not written any faster.
 const COPIED_LEN_MAX: usize = 192 * 1024;
+/// A buffer for answers is kept up to this length: twice what is copied, since it doubles.
+const OUTPUT_KEPT_LEN_MAX: usize = 512 * 1024;
 /// Who is sent so many bytes at once has work to do with them.
 const MUCH_LEN_MIN: usize = 4 * 1024;
 /// Who reads a backlog is at its end after so many batches without.
@@ -310,7 +311,7 @@ impl Pump<'_> {
             self.heard = Instant::now();
         }
         self.output.clear();
-        if READ_LEN_MAX < self.output.bytes.capacity() {
+        if OUTPUT_KEPT_LEN_MAX < self.output.bytes.capacity() {
             self.shrink_output();
         }
         Ok(())

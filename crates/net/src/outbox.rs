@@ -85,7 +85,12 @@ impl Outbox {
         let mut state = self.state.lock();
         let state = &mut *state;
         if self.filled.swap(false, Ordering::Acquire) {
-            output.append(&mut state.output);
+            if output.is_empty() {
+                std::mem::swap(output, &mut state.output);
+                std::mem::swap(share, &mut state.share);
+            } else {
+                output.append(&mut state.output);
+            }
             if FREE_LEN < state.output.bytes.capacity() {
                 state.output = Output::default();
                 share.take_over(&mut state.share);
