@@ -10,7 +10,9 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use raw::{answer, ask, connect, delete_topic, frame, pull, pull_as, send, send_as};
+use raw::{
+    answer, ask, connect, create_topic_as, delete_topic, frame, pull, pull_as, send, send_as,
+};
 use server::Server;
 
 /// Waits for messages with tag `wanted`.
@@ -139,12 +141,15 @@ fn what_an_operator_forbade_is_refused() {
         is_refused(&mut stream, &pull_subscribed(), "the group[g] is not permitted to read");
         is_refused(&mut stream, &pull("off", "t", 0, 0), "subscription group no permission");
         assert_eq!(ask(&mut stream, &read).0, 0);
+        assert_eq!(ask(&mut stream, &create_topic_as("ordered", true, "")).0, 0);
+        assert_eq!(ask(&mut stream, &send("ordered", 0, b"x")).0, 0);
     }
     {
         // Read only. A topic without order takes what still comes, as Apache's does.
         let server = Server::start(dir.path(), 23_821, "brokerPermission=4\n");
         let mut stream = connect(&server);
         assert_eq!(ask(&mut stream, &send("t", 0, b"x")).0, 0);
+        is_refused(&mut stream, &send("ordered", 0, b"x"), "sending message is forbidden");
         is_refused(&mut stream, &frame(send_back, b""), "sending message is forbidden");
         assert_eq!(ask(&mut stream, &read).0, 0);
     }

@@ -89,10 +89,14 @@ pub fn pull_as(
 }
 
 pub fn create_topic(topic: &str, attributes: &str) -> Vec<u8> {
+    create_topic_as(topic, false, attributes)
+}
+
+pub fn create_topic_as(topic: &str, order: bool, attributes: &str) -> Vec<u8> {
     let header = format!(
         r#"{{"code":17,"opaque":1,"extFields":{{"topic":"{topic}","defaultTopic":"TBW102",
             "readQueueNums":"4","writeQueueNums":"4","perm":"6","topicFilterType":"SINGLE_TAG",
-            "topicSysFlag":"0","order":"false","attributes":"{attributes}"}}}}"#
+            "topicSysFlag":"0","order":"{order}","attributes":"{attributes}"}}}}"#
     );
     frame(&header, b"")
 }
