@@ -257,7 +257,7 @@ fn clients_that_pull_much_and_read_nothing_cost_little_and_others_are_served() {
     let server = Server::start(dir.path(), 23_621, "");
     let mut good = connect(&server);
     // Records that are copied into the answers, and such as are sent from where they lie.
-    for len in [900, 3500] {
+    for len in [600, 3500] {
         for _ in 0..32 {
             assert_eq!(ask(&mut good, &send("good", 0, &vec![b'x'; len])).0, 0);
         }
