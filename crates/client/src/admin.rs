@@ -35,8 +35,8 @@ impl Client {
         Ok(())
     }
 
-    /// Creates or changes a topic on one broker. The names of attributes say with a sign what to do:
-    /// `+name` sets, `-name` removes.
+    /// Creates or changes a topic on one broker. The names of attributes say with a sign what to
+    /// do: `+name` sets, `-name` removes.
     pub async fn create_topic_on(&self, addr: &str, config: &TopicConfig) -> Result<(), Error> {
         let change = |(name, value): (&String, &String)| {
             if value.is_empty() { name.clone() } else { format!("{name}={value}") }
