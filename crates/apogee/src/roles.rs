@@ -162,7 +162,7 @@ async fn sweep(door: Arc<Door>) {
 struct RunningBroker {
     broker: Arc<Broker>,
     steps: Steps,
-    flushing: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 impl RunningBroker {
@@ -178,17 +178,18 @@ impl RunningBroker {
             tidying.housekeeping_step();
             period
         })?;
-        let mut flushing = JoinSet::new();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(write_created(Arc::clone(&broker)));
         if broker.store.flushes_synchronously() {
-            flushing.spawn(flush_for_all(Arc::clone(&broker)));
+            tasks.spawn(flush_for_all(Arc::clone(&broker)));
         }
-        Ok(Self { broker, steps, flushing })
+        Ok(Self { broker, steps, tasks })
     }
 
     /// The steps end first: what follows must be the last word.
     fn stop(mut self) -> anyhow::Result<()> {
         self.steps.stop();
-        self.flushing.abort_all();
+        self.tasks.abort_all();
         self.broker.persist_tables()?;
         self.broker.persist_progress()?;
         self.broker.store.close()?;
@@ -285,6 +286,28 @@ fn run_store_steps(
         saving.dispatch();
         interval
     })
+}
+
+/// Writes topics and groups that were created, at once: who caused it waits. Those that are created
+/// during a write come with the next.
+async fn write_created(broker: Arc<Broker>) {
+    /// Until it is tried again after it failed.
+    const PAUSE: Duration = Duration::from_secs(1);
+    let _guard = EndProcessOnPanic;
+    loop {
+        poll_fn(|cx| broker.created.poll_unwritten(cx)).await;
+        let writing = Arc::clone(&broker);
+        let written = tokio::task::spawn_blocking(move || {
+            let _guard = EndProcessOnPanic;
+            writing.persist_tables()
+        });
+        // Cancelled: the process ends.
+        let Ok(written) = written.await else { return };
+        if let Err(error) = written {
+            tracing::error!(%error, "topics and groups that were created are not on disk");
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
 }
 
 /// Flushes the log; `false` if it takes no more messages.

@@ -105,6 +105,11 @@ fn topics_groups_and_configuration_are_managed_in_upstream_s_words() {
     ] {
         admin.says_the_same(line);
     }
+    let attributes = |change| format!("updateTopic -c DefaultCluster -t AdminTopic -a {change}");
+    admin.run(&attributes("+message.type=FIFO"));
+    admin.run(&attributes("+reserve.time=72,-message.type"));
+    let (code, said) = admin.try_run(&attributes("+reserve.time=73,-message.type"));
+    assert!(code == Some(1) && said.contains("does not have the attribute"), "{said}");
     admin.run("updateTopic -c DefaultCluster -t CapTopic -r 4 -w 4");
     admin.says_the_same("topicRoute -t CapTopic");
     admin.says_the_same("topicClusterList -t CapTopic");

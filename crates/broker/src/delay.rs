@@ -131,9 +131,13 @@ impl Broker {
         Ok(self.store.append(&delayed)?)
     }
 
-    /// Delivers what is due, a bounded number of each level; says when to come again.
+    /// Delivers what is due, a bounded number of each level; says when to come again. What waits on
+    /// a slave is the master's to deliver.
     pub fn delay_step(&self) -> Millis {
         let mut pause_ms = self.delays.levels.pause_ms();
+        if self.identity.is_slave() {
+            return pause_ms;
+        }
         for level in 1..=self.delays.levels.max() {
             let level_ms = self.deliver_level(level).unwrap_or_else(|error| {
                 tracing::error!(level, %error, "delayed messages of this level still wait");

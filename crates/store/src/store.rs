@@ -504,6 +504,12 @@ impl Store {
         self.settings.flush == FlushMode::Sync
     }
 
+    /// Longest body; of a batch, of all its messages together.
+    #[must_use]
+    pub fn body_len_max(&self) -> usize {
+        self.settings.body_len_max
+    }
+
     #[must_use]
     pub fn flushed_watermark(&self) -> &Watermark {
         &self.log.flushed

@@ -95,10 +95,9 @@ async fn update(admin: &Admin) -> anyhow::Result<()> {
     config.write_queue_count = admin.number('w')?.unwrap_or(8);
     config.topic_sys_flag = bit('u', UNIT) | bit('s', UNIT_SUB);
     config.order = order;
-    for part in admin.flag('a').unwrap_or_default().split(',') {
-        if let Some((name, value)) = part.strip_prefix('+').and_then(|it| it.split_once('=')) {
-            config.attributes.insert(name.to_owned(), value.to_owned());
-        }
+    for part in admin.flag('a').unwrap_or_default().split(',').filter(|part| !part.is_empty()) {
+        let (name, value) = part.split_once('=').unwrap_or((part, ""));
+        config.attributes.insert(name.to_owned(), value.to_owned());
     }
     let targets = admin.targets().await?;
     if order {
