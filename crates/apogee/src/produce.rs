@@ -16,7 +16,7 @@ use tokio::time::Instant;
 pub struct ProduceArgs {
     /// Where to send them; made by the broker if it may.
     topic: String,
-    /// One message each [default: one for each line of the standard input].
+    /// One message each [default: one for each line of the standard input that holds something].
     #[arg(value_name = "BODY", conflicts_with_all = ["file", "size"])]
     bodies: Vec<String>,
     /// One message of what the file holds; `-` is the standard input.
@@ -261,6 +261,10 @@ fn lines() -> anyhow::Result<mpsc::Receiver<std::io::Result<Vec<u8>>>> {
                 line.pop_if(|last| *last == b'\r');
                 line
             });
+            // No server takes a message without a body.
+            if line.as_ref().is_ok_and(Vec::is_empty) {
+                continue;
+            }
             if sender.blocking_send(line).is_err() {
                 break;
             }

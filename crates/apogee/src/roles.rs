@@ -14,8 +14,8 @@ use apogee_listeners::remoting::registrar::Registrar;
 use apogee_listeners::remoting::{self, Door, Router};
 use apogee_net::{Listener, Tcp, Transport};
 use apogee_store::{Documents, RealDisk, Store};
-use apogee_types::SystemClock;
 use apogee_types::settings;
+use apogee_types::{Millis, SystemClock};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -160,7 +160,7 @@ async fn sweep(door: Arc<Door>) {
 struct RunningBroker {
     broker: Arc<Broker>,
     steps: Steps,
-    flushing: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 impl RunningBroker {
@@ -176,17 +176,18 @@ impl RunningBroker {
             tidying.housekeeping_step();
             period
         })?;
-        let mut flushing = JoinSet::new();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(write_created(Arc::clone(&broker)));
         if broker.store.flushes_synchronously() {
-            flushing.spawn(flush_for_all(Arc::clone(&broker)));
+            tasks.spawn(flush_for_all(Arc::clone(&broker)));
         }
-        Ok(Self { broker, steps, flushing })
+        Ok(Self { broker, steps, tasks })
     }
 
     /// The steps end first: what follows must be the last word.
     fn stop(mut self) -> anyhow::Result<()> {
         self.steps.stop();
-        self.flushing.abort_all();
+        self.tasks.abort_all();
         self.broker.persist_tables()?;
         self.broker.persist_progress()?;
         self.broker.store.close()?;
@@ -199,8 +200,11 @@ fn open_broker(config: &Config) -> anyhow::Result<Arc<Broker>> {
     let disk = Arc::new(RealDisk);
     let clock = Arc::new(SystemClock);
     let root = Path::new(&config.store.store_path_root_dir);
-    let kept = store_settings(config)?;
-    let store = Store::open(disk.clone(), clock.clone(), kept).map_err(explain_store)?;
+    // Why they cannot be read is told when the broker reads them.
+    let topics = crate::store::topics(root).unwrap_or_default();
+    let kept = apogee_store::Settings { topics, ..store_settings(config)? };
+    let store = Store::open(disk.clone(), clock.clone(), kept);
+    let store = store.map_err(|error| explain_store(error, root))?;
     let identity = Identity {
         cluster: config.broker.broker_cluster_name.clone(),
         name: config.broker.broker_name.clone(),
@@ -226,11 +230,17 @@ pub fn store_settings(config: &Config) -> anyhow::Result<apogee_store::Settings>
         index_enabled: store.message_index_enable,
         index_slot_count: store.max_hash_slot_num,
         index_entry_count: store.max_index_num,
+        local_time,
         flush: store.flush_disk_type,
         body_len_max: store.max_message_size as usize,
         delays_ms: config.broker.message_delay_level.delays_ms(),
         ..kept
     })
+}
+
+fn local_time(utc_ms: Millis) -> Millis {
+    let time = jiff::Timestamp::from_millisecond(utc_ms).unwrap_or_default();
+    utc_ms + 1000 * Millis::from(jiff::tz::TimeZone::system().to_offset(time).seconds())
 }
 
 fn run_store_steps(
@@ -272,6 +282,28 @@ fn run_store_steps(
         saving.dispatch();
         interval
     })
+}
+
+/// Writes topics and groups that were created, at once: who caused it waits. Those that are created
+/// during a write come with the next.
+async fn write_created(broker: Arc<Broker>) {
+    /// Until it is tried again after it failed.
+    const PAUSE: Duration = Duration::from_secs(1);
+    let _guard = EndProcessOnPanic;
+    loop {
+        poll_fn(|cx| broker.created.poll_unwritten(cx)).await;
+        let writing = Arc::clone(&broker);
+        let written = tokio::task::spawn_blocking(move || {
+            let _guard = EndProcessOnPanic;
+            writing.persist_tables()
+        });
+        // Cancelled: the process ends.
+        let Ok(written) = written.await else { return };
+        if let Err(error) = written {
+            tracing::error!(%error, "topics and groups that were created are not on disk");
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
 }
 
 /// Flushes the log; `false` if it takes no more messages.
@@ -453,8 +485,17 @@ async fn listen(config: &Config, port: u16, setting: &str) -> anyhow::Result<Box
 }
 
 /// Why a store did not open, with what its operator can do.
-fn explain_store(error: apogee_store::Error) -> anyhow::Error {
+fn explain_store(error: apogee_store::Error, root: &Path) -> anyhow::Error {
     let elsewhere = "choose another directory (storePathRootDir, --data)";
+    let repair = format!(
+        "if the settings are right, `apogee store repair {}` builds queues and index anew, or ",
+        root.display()
+    );
+    // What lies below is built from the log.
+    let is_built = |path: &Path| {
+        let of_store = path.strip_prefix(root).map_or(Vec::new(), |it| it.iter().collect());
+        matches!(of_store[..], [dir, _, ..] if dir == "consumequeue" || dir == "index")
+    };
     let advice = match &error {
         apogee_store::Error::Locked { .. } => "or ",
         apogee_store::Error::Io { source, .. } => match source.kind() {
@@ -466,6 +507,12 @@ fn explain_store(error: apogee_store::Error) -> anyhow::Error {
             }
             _ => "see the log of the system, or ",
         },
+        apogee_store::Error::Foreign { path, .. }
+        | apogee_store::Error::WrongLength { path, .. }
+            if is_built(path) =>
+        {
+            &repair
+        }
         _ => "the store was not touched; see the settings, or ",
     };
     anyhow::anyhow!("cannot open the store: {error}; {advice}{elsewhere}")

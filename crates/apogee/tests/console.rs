@@ -74,7 +74,7 @@ fn what_is_produced_is_what_was_asked_for() {
     assert_eq!(read(&server, "file", "g", 1)[0]["body"], "two\nlines\n");
 
     for (topic, more, bodies) in
-        [("lines", &[][..], &["a", "", "b"][..]), ("whole", &["--file", "-"], &["a\r\n\nb\n"])]
+        [("lines", &[][..], &["a", "b"][..]), ("whole", &["--file", "-"], &["a\r\n\nb\n"])]
     {
         let words = [&["produce", topic], more].concat();
         let mut typed = apogee(&server, &words).stdin(Stdio::piped()).spawn().unwrap();

@@ -127,10 +127,33 @@ fn a_store_that_cannot_be_written_is_refused_with_the_reason() {
 }
 
 #[test]
+fn a_queue_that_lacks_a_file_is_refused_with_the_repair_that_builds_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let queue = dir.path().join("data/consumequeue/t/0");
+    std::fs::create_dir_all(&queue).unwrap();
+    for number in [0, 2] {
+        let file = std::fs::File::create(queue.join(format!("{:020}", number * 6_000_000)));
+        file.unwrap().set_len(6_000_000).unwrap();
+    }
+    let data = dir.path().join("data");
+    let repair = format!("`apogee store repair {}`", data.display());
+    says(&refused(&data, 23_771), &["consumequeue/t/0", &repair]);
+}
+
+#[test]
+fn a_directory_of_others_is_refused_and_not_touched() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("Cargo.toml"), "").unwrap();
+    let before = files(dir.path());
+    says(&refused(dir.path(), 23_791), &[dir.path().to_str().unwrap(), "nothing of a store"]);
+    assert_eq!(files(dir.path()), before);
+}
+
+#[test]
 fn a_disk_that_is_full_at_the_start_is_refused_with_the_reason() {
     let dir = tempfile::tempdir().unwrap();
     let mount = Mount::new(&dir.path().join("full"), "64k");
-    std::fs::write(mount.0.join("ballast"), vec![1; 60_000]).unwrap();
+    std::fs::write(mount.0.join(".ballast"), vec![1; 60_000]).unwrap();
     says(&refused(&mount.0, 23_781), &["make room"]);
 }
 
@@ -138,7 +161,7 @@ fn a_disk_that_is_full_at_the_start_is_refused_with_the_reason() {
 async fn a_disk_that_fills_up_refuses_sends_serves_reads_and_takes_sends_again() {
     let dir = tempfile::tempdir().unwrap();
     let mount = Mount::new(&dir.path().join("data"), "48m");
-    let ballast = mount.0.join("ballast");
+    let ballast = mount.0.join(".ballast");
     std::fs::write(&ballast, vec![1; 16 << 20]).unwrap();
     let conf = "mappedFileSizeCommitLog=1048576\nmappedFileSizeConsumeQueue=6000\n\
                 maxHashSlotNum=1000\nmaxIndexNum=4000\ncleanFileForciblyEnable=false\n\

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use apogee_client::{Message, Producer, PullConsumer};
 use apogee_types::route::MessageQueue;
+use apogee_wire::remoting::requests::ConsumerSendMsgBack;
+use bytes::Bytes;
 use server::Server;
 
 const ROUNDS: usize = 20;
@@ -129,4 +131,51 @@ async fn with_asynchronous_flush_a_killed_server_loses_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn with_synchronous_flush_a_killed_server_loses_nothing() {
     killed_again_and_again("SYNC_FLUSH", 23_201).await;
+}
+
+/// The bodies of a queue.
+async fn bodies(consumer: &PullConsumer, topic: &str) -> Vec<String> {
+    let queue = MessageQueue::new(topic, "b", 0);
+    let pulled = consumer.pull(&queue, "*", 0, 32, Duration::from_millis(1)).await.unwrap();
+    let text = |body: &[u8]| String::from_utf8(body.to_vec()).unwrap();
+    pulled.messages.iter().map(|message| text(&message.body)).collect()
+}
+
+#[tokio::test]
+async fn a_topic_that_a_send_created_is_there_after_a_kill_and_so_is_one_for_dead_letters() {
+    let dir = tempfile::tempdir().unwrap();
+    let start = || Server::start(dir.path(), 23_301, "brokerName=b\n");
+    let (server, all) = (start(), ["first", "second"]);
+    let producer = Producer::builder(&server.addr).group("kill").retries(0).start().await.unwrap();
+    let mut offset_id = String::new();
+    for topic in all {
+        let queue = MessageQueue::new(topic, "b", 0);
+        let sent = producer.send_to(Message::new(topic, topic), &queue).await;
+        offset_id = sent.unwrap().offset_id;
+    }
+    drop(server);
+    let server = start();
+    let consumer = PullConsumer::new(&server.addr, "check").unwrap();
+    for topic in all {
+        assert_eq!(consumer.queues(topic).await.unwrap().len(), 4);
+        assert_eq!(bodies(&consumer, topic).await, [topic]);
+    }
+    let back = ConsumerSendMsgBack {
+        log_offset: i64::from_str_radix(&offset_id[16..], 16).unwrap(),
+        group: "tired".to_owned(),
+        delay_level: -1,
+        origin_msg_id: None,
+        origin_topic: None,
+        unit_mode: false,
+        max_reconsume_times: None,
+    };
+    let broker = consumer.client().broker_address("b", 0).unwrap();
+    consumer.client().call::<ConsumerSendMsgBack>(&broker, &back, Bytes::new()).await.unwrap();
+    drop(server);
+    let server = start();
+    let consumer = PullConsumer::new(&server.addr, "check").unwrap();
+    assert_eq!(consumer.queues("%DLQ%tired").await.unwrap().len(), 1);
+    assert_eq!(bodies(&consumer, "%DLQ%tired").await, ["second"]);
+    let groups = std::fs::read_to_string(dir.path().join("data/config/subscriptionGroup.json"));
+    assert!(groups.unwrap().contains("\"tired\""));
 }

@@ -260,7 +260,7 @@ fn name_server_that_counts() -> (u16, std::sync::mpsc::Receiver<(serde_json::Val
 }
 
 #[test]
-fn a_broker_with_ten_thousand_topics_sends_them_once_if_it_is_not_forced() {
+fn a_broker_with_ten_thousand_topics_sends_them_once() {
     let dir = tempfile::tempdir().unwrap();
     let topics: std::collections::BTreeMap<_, _> = (0..10_000)
         .map(|at| format!("topic-{at}"))
@@ -270,7 +270,7 @@ fn a_broker_with_ten_thousand_topics_sends_them_once_if_it_is_not_forced() {
     let table = serde_json::json!({ "topicConfigTable": topics, "dataVersion": { "counter": 1 } });
     std::fs::write(dir.path().join("store/config/topics.json"), table.to_string()).unwrap();
     let conf = "listenPort=23351\nbrokerName=b\nstorePathRootDir=store\nbrokerIP1=127.0.0.1\n\
-                registerNameServerPeriod=10000\nforceRegister=false\n";
+                registerNameServerPeriod=10000\n";
     std::fs::write(dir.path().join("broker.conf"), conf).unwrap();
     let (port, told) = name_server_that_counts();
     let args = ["broker", "-c", "broker.conf", "-n", &format!("127.0.0.1:{port}")];
@@ -281,6 +281,8 @@ fn a_broker_with_ten_thousand_topics_sends_them_once_if_it_is_not_forced() {
     assert_eq!(header["extFields"]["haServerAddr"], "127.0.0.1:23352");
     let (header, len) = next();
     assert!(header["code"] == 322 && len < 1000, "{header} with {len} bytes");
+    let (header, len) = next();
+    assert!(header["code"] == 103 && len < 2000, "{header} with {len} bytes");
     kill_process(Pid::from_child(&broker), Signal::TERM).unwrap();
     assert!(broker.wait().unwrap().success());
 }

@@ -63,6 +63,14 @@ async fn fill(dir: &Path, port: u16) {
     stop(&mut server);
 }
 
+/// Sets the store time of the record at a place of the log.
+fn set_stored(dir: &Path, at: u64, ms: i64) {
+    use std::os::unix::fs::FileExt;
+    let path = dir.join(format!("data/commitlog/{:020}", at - at % 65536));
+    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all_at(&ms.to_be_bytes(), at % 65536 + 56).unwrap();
+}
+
 fn stop(server: &mut Server) {
     let pid = rustix::process::Pid::from_child(&server.child);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
@@ -163,6 +171,13 @@ async fn messages_are_printed_as_they_are_asked_for() {
         assert!(later.iter().all(|it| all[200]["stored"].as_i64() <= it["stored"].as_i64()));
         assert!(!later.is_empty() && !earlier.is_empty());
     }
+    // As where a clock was set back: a message before those that are wanted was stored later.
+    let (at, ahead_ms) = (all[100]["logOffset"].as_u64().unwrap(), time + 1_800_000);
+    set_stored(dir, at, ahead_ms);
+    let earlier = dumped(dir, &["--to", &(time + 1).to_string()]);
+    let is_wanted = |it: &&Value| it["stored"].as_i64() <= Some(time) && it["logOffset"] != at;
+    let wanted: Vec<_> = all.iter().filter(is_wanted).map(|it| &it["logOffset"]).collect();
+    assert_eq!(earlier.iter().map(|it| &it["logOffset"]).collect::<Vec<_>>(), wanted);
     // Without the queue the log tells the same.
     let before = offsets(&with(&["--offset", "5..8"]));
     std::fs::remove_dir_all(dir.join("data/consumequeue")).unwrap();

@@ -1,12 +1,11 @@
 //! The struct of services; what a broker is made of.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 use apogee_store::{Documents, Store};
-use apogee_types::config::{DataVersion, Perm, TopicConfig};
+use apogee_types::config::{Perm, TopicConfig};
 use apogee_types::names;
 use apogee_types::properties::{self, name};
 use apogee_types::settings::BrokerSettings;
@@ -14,8 +13,9 @@ use apogee_types::{Clock, Millis};
 use parking_lot::Mutex;
 
 use crate::clients::Clients;
+use crate::created::Created;
 use crate::delay::{Delays, Levels};
-use crate::documents::Loaded;
+use crate::documents::{Loaded, Written};
 use crate::error::Error;
 use crate::groups::Groups;
 use crate::locks::Locks;
@@ -28,7 +28,7 @@ use crate::waiters::Waiters;
 pub struct Identity {
     pub cluster: String,
     pub name: String,
-    /// 0 is the master.
+    /// 0 is the master, others are its slaves.
     pub id: i64,
     /// Where the log that we write can be reached; part of every record and message id.
     pub store_host: SocketAddr,
@@ -42,6 +42,7 @@ pub struct Broker {
     pub store: Arc<Store>,
     pub topics: Topics,
     pub groups: Groups,
+    pub created: Arc<Created>,
     pub offsets: Offsets,
     pub clients: Clients,
     pub locks: Locks,
@@ -51,19 +52,18 @@ pub struct Broker {
     /// `brokerPermission`; live.
     permission: AtomicI32,
     pub(crate) documents: Documents,
-    /// What was written last, so that only changes are.
-    pub(crate) written: Mutex<Written>,
+    pub(crate) written: Written,
     /// Encoded properties that every stored message gets.
     pub(crate) stamp: Vec<u8>,
     pub(crate) unique_keys: UniqueKeys,
     random: Mutex<fastrand::Rng>,
 }
 
-#[derive(Debug, Default)]
-pub(crate) struct Written {
-    pub topics: Option<DataVersion>,
-    pub groups: Option<DataVersion>,
-    pub delays: Option<BTreeMap<i32, i64>>,
+impl Identity {
+    #[must_use]
+    pub fn is_slave(&self) -> bool {
+        self.id != 0
+    }
 }
 
 impl Broker {
@@ -88,9 +88,15 @@ impl Broker {
         );
         properties::push(&mut stamp, name::CLUSTER, &identity.cluster);
         let mut random = fastrand::Rng::with_seed(seed);
+        let created = Arc::new(Created::default());
+        let creates = settings.auto_create_topic_enable;
+        let topics = Topics::new(system, loaded.topics, creates, Arc::clone(&created));
+        let creates = settings.auto_create_subscription_group;
+        let groups = Groups::new(loaded.groups, creates, Arc::clone(&created));
         Ok(Self {
-            topics: Topics::new(system, loaded.topics, settings.auto_create_topic_enable),
-            groups: Groups::new(loaded.groups, settings.auto_create_subscription_group),
+            topics,
+            groups,
+            created,
             offsets: Offsets::new(&loaded.offsets),
             clients: Clients::default(),
             locks: Locks::default(),
@@ -99,7 +105,7 @@ impl Broker {
             started_ms: clock.now_ms(),
             permission: AtomicI32::new(settings.broker_permission),
             documents,
-            written: Mutex::default(),
+            written: Written::default(),
             stamp,
             unique_keys: UniqueKeys { salt: random.u32(..), count: AtomicU64::new(0) },
             random: Mutex::new(random),
@@ -115,8 +121,12 @@ impl Broker {
         Perm(self.permission.load(Ordering::Relaxed))
     }
 
-    /// Refuses sends before `startAcceptSendRequestTimeStamp`. Spec `broker.md` 1.2.
-    pub fn check_started(&self) -> Result<(), Error> {
+    /// Refuses sends to a slave, and before `startAcceptSendRequestTimeStamp`. Spec `broker.md`
+    /// 1.1, 1.2.
+    pub fn check_takes_sends(&self) -> Result<(), Error> {
+        if self.identity.is_slave() {
+            return Err(Error::Slave);
+        }
         let start_ms = self.settings.start_accept_send_request_time_stamp;
         if start_ms <= 0 || start_ms <= self.clock.now_ms() {
             return Ok(());
@@ -159,7 +169,13 @@ impl Broker {
         self.persist_tables()
     }
 
-    /// Names of the topics that belong to the system.
+    /// Whether no client may create, change or delete the topic.
+    #[must_use]
+    pub fn is_system_topic(&self, topic: &str) -> bool {
+        names::is_system_topic(topic) || self.system_topics().iter().any(|it| **it == *topic)
+    }
+
+    /// Names of the topics that exist from the start.
     #[must_use]
     pub fn system_topics(&self) -> Vec<Arc<str>> {
         let topics = system_topics(&self.identity, &self.settings);

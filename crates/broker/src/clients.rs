@@ -335,3 +335,113 @@ fn tell(told: Option<Told>) {
         client.outlet.notify(Notice::GroupChanged { group: Arc::clone(&told.group) });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes down what a client is told.
+    #[derive(Default)]
+    struct Told {
+        notices: Mutex<Vec<Notice>>,
+        is_closed: Mutex<bool>,
+    }
+
+    impl Outlet for Told {
+        fn notify(&self, notice: Notice) {
+            self.notices.lock().push(notice);
+        }
+
+        fn push_reply(&self, _: Reply, done: Box<dyn FnOnce(bool) + Send>) {
+            done(false);
+        }
+
+        fn close(&self) {
+            *self.is_closed.lock() = true;
+        }
+    }
+
+    impl Told {
+        fn take(&self) -> usize {
+            std::mem::take(&mut *self.notices.lock()).len()
+        }
+    }
+
+    fn client(connection: ConnectionId) -> (Client, Arc<Told>) {
+        let told = Arc::new(Told::default());
+        let outlet: Arc<dyn Outlet> = told.clone();
+        let (client_id, address) = (format!("c{connection}").into(), "10.0.0.9:1".into());
+        (Client { connection, client_id, address, language: 0, version: 0, outlet }, told)
+    }
+
+    fn beat(model: MessageModel, topic: Option<&str>) -> GroupBeat {
+        let subscription = |topic| vec![SubscriptionData::of_tags(topic, "*").unwrap()];
+        GroupBeat {
+            group: "g".into(),
+            consume_type: ConsumeType::default(),
+            message_model: model,
+            consume_from_where: ConsumeFromWhere::default(),
+            subscriptions: topic.map(subscription),
+            notify: true,
+        }
+    }
+
+    const CLUSTERING: MessageModel = MessageModel::Clustering;
+
+    #[test]
+    fn members_are_told_who_comes_and_goes_also_without_a_word() {
+        let clients = Clients::default();
+        let ((one, told_one), (two, told_two)) = (client(1), client(2));
+        clients.beat_consumer(&one, beat(CLUSTERING, Some("t")), 0);
+        told_one.take();
+        clients.beat_consumer(&two, beat(CLUSTERING, Some("t")), 0);
+        assert_eq!((told_one.take(), told_two.take()), (1, 1));
+        clients.beat_consumer(&two, beat(CLUSTERING, Some("t")), 0);
+        assert_eq!((told_one.take(), told_two.take()), (0, 0), "nothing is new");
+        clients.beat_consumer(&two, beat(CLUSTERING, Some("other")), 0);
+        assert_eq!((told_one.take(), told_two.take()), (1, 1), "other topics");
+        clients.closed(2);
+        assert_eq!((told_one.take(), told_two.take()), (1, 0), "its connection dropped");
+    }
+
+    #[test]
+    fn members_of_a_broadcasting_group_are_told_nothing() {
+        let clients = Clients::default();
+        let ((one, told), (two, _)) = (client(1), client(2));
+        for member in [&one, &two] {
+            clients.beat_consumer(member, beat(MessageModel::Broadcasting, Some("t")), 0);
+        }
+        clients.closed(2);
+        assert_eq!(told.take(), 0);
+    }
+
+    #[test]
+    fn who_says_nothing_for_two_minutes_is_closed_and_the_others_are_told() {
+        let clients = Clients::default();
+        let ((silent, told_silent), (other, told_other)) = (client(1), client(2));
+        clients.beat_consumer(&silent, beat(CLUSTERING, Some("t")), 0);
+        clients.beat_producer(&silent, "p", 0);
+        clients.beat_consumer(&other, beat(CLUSTERING, Some("t")), 60_000);
+        told_other.take();
+        clients.expire(EXPIRY_MS);
+        assert!(!*told_silent.is_closed.lock());
+        clients.expire(EXPIRY_MS + 1);
+        assert!(*told_silent.is_closed.lock() && !*told_other.is_closed.lock());
+        assert_eq!(told_other.take(), 1);
+        assert_eq!(clients.with_consumer_group("g", |group| group.clients().count()), Some(1));
+        assert!(clients.producers("p").is_empty());
+    }
+
+    #[test]
+    fn a_beat_without_subscriptions_leaves_them_and_fingerprints_end_with_their_group() {
+        let clients = Clients::default();
+        let (one, _) = client(1);
+        clients.beat_consumer(&one, beat(CLUSTERING, Some("t")), 0);
+        assert!(!clients.fingerprint_changed("g", 7), "none was known");
+        clients.beat_consumer(&one, beat(CLUSTERING, None), 0);
+        assert_eq!(clients.groups_of("t"), ["g".into()]);
+        assert!(!clients.fingerprint_changed("g", 7) && clients.fingerprint_changed("g", 8));
+        clients.closed(1);
+        assert!(!clients.fingerprint_changed("g", 9), "none is known any more");
+    }
+}

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use apogee_store::Appended;
+use apogee_store::{AppendError, Appended};
 use apogee_types::config::DataVersion;
 use apogee_types::properties::{self, name};
 use apogee_types::record::Record;
@@ -115,9 +115,13 @@ impl Broker {
         Ok(self.store.append(&delayed)?)
     }
 
-    /// Delivers what is due, a bounded number of each level; says when to come again.
+    /// Delivers what is due, a bounded number of each level; says when to come again. What waits on
+    /// a slave is the master's to deliver.
     pub fn delay_step(&self) -> Millis {
         let mut pause_ms = self.delays.levels.pause_ms();
+        if self.identity.is_slave() {
+            return pause_ms;
+        }
         for level in 1..=self.delays.levels.max() {
             let level_ms = self.deliver_level(level).unwrap_or_else(|error| {
                 tracing::error!(level, %error, "delayed messages of this level still wait");
@@ -184,8 +188,14 @@ impl Broker {
             return Ok(());
         }
         let tags_code = tags::code(properties::find(encoded, name::TAGS));
-        self.store.append(&Message { topic, queue_id, tags_code, ..record.to_message() })?;
-        Ok(())
+        match self.store.append(&Message { topic, queue_id, tags_code, ..record.to_message() }) {
+            // No try will take it, and those that follow wait.
+            Err(error @ AppendError::PropertiesZeroed) => {
+                tracing::error!(at = at.0, %error, "a delayed message is passed over");
+                Ok(())
+            }
+            appended => Ok(appended.map(|_| ())?),
+        }
     }
 }
 

@@ -1,8 +1,12 @@
 //! The broker's own files in `config/`: what they are called, what they hold, when they are
 //! written. Shapes: spec `json-quirks.md` 3.
 
+use std::collections::BTreeMap;
+
 use apogee_store::Documents;
+use apogee_types::config::DataVersion;
 use apogee_types::json;
+use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -27,6 +31,19 @@ pub struct Loaded {
     pub delays: DelayTable,
 }
 
+/// What was written last, so that only changes are. Each lock is held while its files are written.
+#[derive(Debug, Default)]
+pub(crate) struct Written {
+    tables: Mutex<Tables>,
+    delays: Mutex<Option<BTreeMap<i32, i64>>>,
+}
+
+#[derive(Debug, Default)]
+struct Tables {
+    topics: Option<DataVersion>,
+    groups: Option<DataVersion>,
+}
+
 impl Loaded {
     /// Reads all files. A file that cannot be read is an error, unless its `.bak` can: starting
     /// without the offsets would deliver everything again.
@@ -41,10 +58,12 @@ impl Loaded {
 }
 
 impl Broker {
-    /// Writes topics and groups that changed. A topic that an operator created is acknowledged
-    /// only after this.
+    /// Writes topics and groups that changed. Who created one, by a request for it or by sending,
+    /// is answered only after this.
     pub fn persist_tables(&self) -> Result<(), Error> {
-        let mut written = self.written.lock();
+        let mut written = self.written.tables.lock();
+        // What comes from now on may be missed.
+        let created = self.created.last();
         let (topics, groups) = (self.topics.version(), self.groups.version());
         if written.topics != Some(topics) {
             write(&self.documents, TOPICS, &self.topics.table())?;
@@ -54,15 +73,25 @@ impl Broker {
             write(&self.documents, GROUPS, &self.groups.table())?;
             written.groups = Some(groups);
         }
+        self.created.written(created);
         Ok(())
     }
 
     /// Writes how far groups and delay levels have come, if they moved.
     pub fn persist_progress(&self) -> Result<(), Error> {
         let offsets = self.offsets.take_dirty();
+        let has_moved = offsets.is_some();
+        let written = self.write_progress(offsets);
+        if written.is_err() && has_moved {
+            self.offsets.mark_dirty();
+        }
+        written
+    }
+
+    fn write_progress(&self, offsets: Option<OffsetTable>) -> Result<(), Error> {
+        let mut written = self.written.delays.lock();
         let delays = self.delays.snapshot();
-        let mut written = self.written.lock();
-        let delays_moved = written.delays.as_ref() != Some(&delays.offset_table);
+        let delays_moved = written.as_ref() != Some(&delays.offset_table);
         if offsets.is_some() || delays_moved {
             // They must not say of a message that it was delivered or read while a power cut can
             // still take it: a delayed message would be lost, and a group pass over others that
@@ -74,7 +103,7 @@ impl Broker {
         }
         if delays_moved {
             write(&self.documents, DELAYS, &delays)?;
-            written.delays = Some(delays.offset_table);
+            *written = Some(delays.offset_table);
         }
         Ok(())
     }

@@ -53,6 +53,11 @@ pub enum Error {
     FilterNotSupported,
     #[error("{0} is not supported by this server")]
     NotSupported(&'static str),
+    #[error(
+        "[REJECTREQUEST]system busy, start flow control for a while: \
+         this broker is a slave, ask its master"
+    )]
+    Slave,
     // The moment.
     #[error("broker unable to service, until {until}")]
     NotYet { until: String },

@@ -9,6 +9,7 @@ use apogee_types::names;
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
+use crate::created::Created;
 use crate::error::Error;
 
 /// The groups that exist from the start. Spec `messages.md` 8.1.
@@ -38,18 +39,19 @@ pub struct Groups {
     table: RwLock<GroupTable>,
     /// `autoCreateSubscriptionGroup`.
     auto_create: bool,
+    created: Arc<Created>,
 }
 
 impl Groups {
     #[must_use]
-    pub fn new(file: GroupTable, auto_create: bool) -> Self {
+    pub fn new(file: GroupTable, auto_create: bool, created: Arc<Created>) -> Self {
         let mut table = file;
         for name in SYSTEM_GROUPS {
             let config =
                 || GroupConfig { consume_broadcast_enable: true, ..GroupConfig::new(name) };
             table.subscription_group_table.entry((*name).into()).or_insert_with(|| config().into());
         }
-        Self { table: RwLock::new(table), auto_create }
+        Self { table: RwLock::new(table), auto_create, created }
     }
 
     #[must_use]
@@ -73,6 +75,7 @@ impl Groups {
             return Ok(Arc::clone(found));
         }
         let config = Arc::new(GroupConfig::new(group));
+        self.created.note(&name);
         table.subscription_group_table.insert(name, Arc::clone(&config));
         table.data_version = table.data_version.next(now);
         tracing::info!(group, "subscription group created");
@@ -123,10 +126,10 @@ mod tests {
 
     #[test]
     fn groups_are_created_on_first_use_where_that_is_allowed() {
-        let groups = Groups::new(GroupTable::default(), true);
+        let groups = Groups::new(GroupTable::default(), true, Arc::default());
         assert_eq!(groups.find_or_create("g", 1).unwrap().retry_max_times, 16);
         assert!(groups.find("g").is_some());
-        let strict = Groups::new(GroupTable::default(), false);
+        let strict = Groups::new(GroupTable::default(), false, Arc::default());
         assert!(matches!(strict.find_or_create("g", 1), Err(Error::NoSuchGroup { .. })));
         assert!(strict.find_or_create(names::TOOLS_GROUP, 1).is_ok());
     }

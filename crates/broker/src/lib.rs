@@ -1,7 +1,9 @@
 //! What a broker *does*: publish, pull, offsets, retry, delay. Knows no wire format.
 
+pub mod attributes;
 pub mod broker;
 pub mod clients;
+pub mod created;
 pub mod delay;
 pub mod documents;
 pub mod error;

@@ -172,11 +172,17 @@ impl Offsets {
         table.changed(now);
     }
 
-    /// The whole table, if it changed since the last call.
+    /// The whole table, if it changed since the last call. Who cannot write it says so with
+    /// [`mark_dirty`](Self::mark_dirty).
     #[must_use]
     pub fn take_dirty(&self) -> Option<OffsetTable> {
         let is_dirty = std::mem::take(&mut self.table.lock().is_dirty);
         is_dirty.then(|| self.snapshot())
+    }
+
+    /// The file does not have the whole table.
+    pub fn mark_dirty(&self) {
+        self.table.lock().is_dirty = true;
     }
 
     /// The whole table, as the file holds it.

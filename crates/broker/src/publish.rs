@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use apogee_store::{Appended, Batch};
+use apogee_store::{AppendError, Appended, Batch};
 use apogee_types::config::{Perm, TopicConfig};
 use apogee_types::id::OffsetMessageId;
 use apogee_types::properties::{self, KeyPlaces, Place, name};
@@ -73,6 +73,9 @@ pub struct Published {
     pub end: LogOffset,
     /// `WAIT`: the producer wants the promise of the flush mode.
     pub wait: bool,
+    /// The creation that must be written before this is acknowledged, see
+    /// [`Created::number`](crate::created::Created::number).
+    pub created: u64,
     /// Where the keys stand in the properties that were stored; `None`: it is not known.
     pub key_places: Option<KeyPlaces>,
 }
@@ -83,6 +86,8 @@ pub enum Places {
     One(LogOffset),
     Many(Vec<LogOffset>),
 }
+
+const NOT_IN_BATCH: &str = "a batch may hold neither delayed nor half messages";
 
 /// What the broker looks at in a message's properties, found in one pass.
 #[derive(Debug, Default)]
@@ -165,10 +170,12 @@ impl Broker {
         self.store_one(send, topic, known.delay_level, &known, encoded, queues)
     }
 
-    /// Stores the messages of a batch, all or none, with consecutive offsets.
+    /// Stores the messages of a batch, all or none, with consecutive offsets. `envelope` are the
+    /// properties of the request; they are not stored.
     pub fn publish_batch(
         &self,
         send: &Send<'_>,
+        envelope: &[u8],
         entries: &[BatchEntry<'_>],
     ) -> Result<Published, Error> {
         let topic = self.check_send(send)?;
@@ -177,13 +184,20 @@ impl Broker {
             return Err(Error::IllegalMessage(refused));
         }
         let queue_id = self.choose_queue(send, &topic)?;
+        let (len, max) = (send.body.len(), self.store.body_len_max());
+        if max < len {
+            return Err(AppendError::BodyTooLong { len, max }.into());
+        }
+        let is_transactional = send.sys_flag.transaction() != SysFlag::default();
+        if is_transactional || 0 < Known::scan(envelope).delay_level {
+            return Err(Error::IllegalMessage(NOT_IN_BATCH.to_owned()));
+        }
         let mut stamped = Vec::new();
         let mut wait = true;
         for entry in entries {
             let known = Known::scan(entry.properties);
             if known.delay_level != 0 || known.has_timer || known.is_half {
-                let refused = "a batch may hold neither delayed nor half messages";
-                return Err(Error::IllegalMessage(refused.to_owned()));
+                return Err(Error::IllegalMessage(NOT_IN_BATCH.to_owned()));
             }
             let mut encoded = entry.properties.to_vec();
             self.stamp(&mut encoded, &known, send.born_host);
@@ -212,18 +226,23 @@ impl Broker {
             places: Places::Many(places),
             end: first.end,
             wait,
+            created: self.created.number(&topic.topic_name),
             key_places: None,
         })
     }
 
     /// The checks that every send passes, in upstream's order. Spec `broker.md` 1.2.
     fn check_send(&self, send: &Send<'_>) -> Result<Arc<TopicConfig>, Error> {
-        self.check_started()?;
+        self.check_takes_sends()?;
         let found = self.topics.find(send.topic);
         if found.as_ref().is_some_and(|it| it.order) && !self.permission().has(Perm::WRITE) {
             return Err(Error::NotPermitted("the broker sending message is forbidden"));
         }
         if let Some(topic) = found.filter(|_| names::may_send(send.topic)) {
+            // With a queue of the other kind beside, Apache would not start any more.
+            if topic.attributes.get("queue.type").is_some_and(|kind| kind == "BatchCQ") {
+                return Err(Error::NotSupported("a topic with batch queues (BatchCQ)"));
+            }
             return Ok(topic);
         }
         names::check_topic(send.topic)?;
@@ -324,6 +343,9 @@ impl Broker {
         queues: &mut apogee_store::Recent,
     ) -> Result<Published, Error> {
         let queue_id = self.choose_queue(send, topic)?;
+        if send.body.is_empty() {
+            return Err(Error::IllegalMessage("it has no body".to_owned()));
+        }
         let message = self.message(send, topic, queue_id);
         let message = Message { tags_code: known.tags_code, ..message };
         let key_places = known.stamped_places().filter(|_| delay_level <= 0);
@@ -336,8 +358,9 @@ impl Broker {
         if !known.wait {
             self.store.write_out()?;
         }
-        let places = Places::One(at);
-        Ok(Published { queue_id, queue_offset, places, end, wait: known.wait, key_places })
+        let (places, wait) = (Places::One(at), known.wait);
+        let created = self.created.number(&topic.topic_name);
+        Ok(Published { queue_id, queue_offset, places, end, wait, created, key_places })
     }
 
     /// The message of a send, without its properties.

@@ -89,6 +89,27 @@ impl Filter {
 impl Broker {
     /// Checks a pull, in upstream's order. Spec `broker.md` 2.1.
     pub fn admit_pull(&self, pull: &Pull<'_>) -> Result<Admitted, Error> {
+        let (topic, group, queue) = self.check_pull(pull)?;
+        let filter = match pull.subscription {
+            Some(expression) => parse_filter(pull.topic, expression)?,
+            None => self.subscribed_filter(pull, &group)?,
+        };
+        Ok(Admitted { filter, queue, topic, group })
+    }
+
+    /// Checks once more a pull that was parked; what it wants stays.
+    pub fn admit_again(&self, pull: &Pull<'_>, admitted: Admitted) -> Result<Admitted, Error> {
+        let (topic, group, queue) = self.check_pull(pull)?;
+        Ok(Admitted { queue, topic, group, ..admitted })
+    }
+
+    fn check_pull(
+        &self,
+        pull: &Pull<'_>,
+    ) -> Result<(Arc<TopicConfig>, Arc<GroupConfig>, QueueId), Error> {
+        if self.identity.is_slave() && !self.settings.slave_read_enable {
+            return Err(Error::Slave);
+        }
         if !self.permission().has(Perm::READ) {
             return Err(Error::NotPermitted("the broker pulling message is forbidden"));
         }
@@ -108,11 +129,7 @@ impl Broker {
             queue_id: pull.queue_id,
             queue_count: topic.read_queue_count,
         })?;
-        let filter = match pull.subscription {
-            Some(expression) => parse_filter(pull.topic, expression)?,
-            None => self.subscribed_filter(pull, &group)?,
-        };
-        Ok(Admitted { filter, queue, topic, group })
+        Ok((topic, group, queue))
     }
 
     /// Reads what is there, into `units`. Spec `broker.md` 2.2.

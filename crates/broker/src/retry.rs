@@ -24,13 +24,24 @@ pub struct SendBack<'a> {
 /// With delay level 0 the first retry waits for level 3 (10 s), the next for level 4, and so on.
 const FIRST_LEVEL: i32 = 3;
 
+/// Where a message that came back was stored.
+#[derive(Debug, Clone, Copy)]
+pub struct SentBack {
+    pub end: LogOffset,
+    /// See [`Published::created`](crate::publish::Published::created).
+    pub created: u64,
+}
+
 impl Broker {
-    /// Stores the message again, for the group's retry topic or as a dead letter, and says where
-    /// it ends in the log; `None` if the group wants nothing again.
+    /// Stores the message again, for the group's retry topic or as a dead letter; `None` if the
+    /// group wants nothing again.
     ///
     /// The consumer goes on as if it were done: with synchronous flush it may only be told once
     /// the device has it, although upstream does not wait.
-    pub fn send_back(&self, back: &SendBack<'_>) -> Result<Option<LogOffset>, Error> {
+    pub fn send_back(&self, back: &SendBack<'_>) -> Result<Option<SentBack>, Error> {
+        if self.identity.is_slave() {
+            return Err(Error::Slave);
+        }
         let now = self.clock.now_ms();
         let config = self.groups.find_or_create(back.group, now)?;
         if !self.permission().has(Perm::WRITE) {
@@ -61,12 +72,7 @@ impl Broker {
         self.store_again(&retry.topic_name, retry.write_queue_count, level, &record).map(Some)
     }
 
-    fn store_dead(
-        &self,
-        group: &str,
-        record: &Record<'_>,
-        now: Millis,
-    ) -> Result<LogOffset, Error> {
+    fn store_dead(&self, group: &str, record: &Record<'_>, now: Millis) -> Result<SentBack, Error> {
         let topic = self.topics.find_or_create(&names::dlq_topic(group), 1, false, now);
         tracing::warn!(group, "a message was tried too often and is a dead letter now");
         self.store_again(&topic.topic_name, topic.write_queue_count, 0, record)
@@ -78,7 +84,7 @@ impl Broker {
         queue_count: i32,
         level: i32,
         record: &Record<'_>,
-    ) -> Result<LogOffset, Error> {
+    ) -> Result<SentBack, Error> {
         let mut encoded = record.properties.to_vec();
         if properties::find(&encoded, name::RETRY_TOPIC).is_none() {
             properties::push(&mut encoded, name::RETRY_TOPIC, record.topic);
@@ -106,6 +112,6 @@ impl Broker {
         } else {
             self.store.append(&Message { properties: &encoded, ..message })?
         };
-        Ok(appended.end)
+        Ok(SentBack { end: appended.end, created: self.created.number(topic) })
     }
 }

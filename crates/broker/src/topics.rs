@@ -15,6 +15,7 @@ use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 
+use crate::created::Created;
 use crate::error::Error;
 
 /// Sys flag of a topic that units share; upstream's `TopicSysFlag`.
@@ -72,12 +73,18 @@ pub struct Topics {
     has_changed: AtomicBool,
     /// `autoCreateTopicEnable`.
     auto_create: bool,
+    created: Arc<Created>,
 }
 
 impl Topics {
     /// Starts with `system` topics; those of `file` win over them.
     #[must_use]
-    pub fn new(system: Vec<TopicConfig>, file: TopicTable, auto_create: bool) -> Self {
+    pub fn new(
+        system: Vec<TopicConfig>,
+        file: TopicTable,
+        auto_create: bool,
+        created: Arc<Created>,
+    ) -> Self {
         let empty = TopicTable { data_version: file.data_version, ..TopicTable::default() };
         let mut table = Table { file: empty, by_name: HashMap::default() };
         let system = system.into_iter().map(|topic| (Arc::clone(&topic.topic_name), topic.into()));
@@ -85,7 +92,7 @@ impl Topics {
         topics.for_each(|(name, topic)| table.put(name, topic));
         let changed = Mutex::new(table.file.topic_config_table.keys().cloned().collect());
         let has_changed = AtomicBool::new(true);
-        Self { table: RwLock::new(table), changed, has_changed, auto_create }
+        Self { table: RwLock::new(table), changed, has_changed, auto_create, created }
     }
 
     #[must_use]
@@ -111,6 +118,9 @@ impl Topics {
     pub fn put(&self, config: TopicConfig, now: Millis) {
         let name = Arc::clone(&config.topic_name);
         let mut table = self.table.write();
+        if !table.by_name.contains_key(&name) {
+            self.created.note(&name);
+        }
         table.put(Arc::clone(&name), Arc::new(config));
         table.changed_at(now);
         drop(table);
@@ -217,6 +227,7 @@ impl Topics {
             return Arc::clone(found);
         }
         let config = Arc::new(config);
+        self.created.note(&config.topic_name);
         table.put(Arc::clone(&config.topic_name), Arc::clone(&config));
         table.changed_at(now);
         drop(table);
@@ -244,7 +255,7 @@ mod tests {
 
     fn topics(auto_create: bool) -> Topics {
         let default = TopicConfig::new(names::AUTO_CREATE_TOPIC, 8, Perm(7));
-        Topics::new(vec![default], TopicTable::default(), auto_create)
+        Topics::new(vec![default], TopicTable::default(), auto_create, Arc::default())
     }
 
     fn template(topic: &str) -> Template<'_> {
@@ -277,7 +288,8 @@ mod tests {
         let mut file = TopicTable::default();
         let changed = TopicConfig::new("S", 2, Perm::READ);
         file.topic_config_table.insert("S".into(), changed.clone().into());
-        let topics = Topics::new(vec![TopicConfig::new("S", 8, Perm(7))], file, true);
+        let system = vec![TopicConfig::new("S", 8, Perm(7))];
+        let topics = Topics::new(system, file, true, Arc::default());
         assert_eq!(*topics.find("S").unwrap(), changed);
     }
 }

@@ -3,7 +3,7 @@
 //! A waiter is answered once: by an arrival, by its deadline, or never if its connection closed.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering, fence};
 
 use apogee_types::limits::PARKED_BYTES_MAX;
 use apogee_types::{Millis, QueueId, QueueOffset};
@@ -15,6 +15,10 @@ use crate::Map;
 const WAITER_LEN: usize = 512;
 /// More cannot be parked: about a million.
 const COUNT_MAX: usize = PARKED_BYTES_MAX / WAITER_LEN;
+
+/// How often those are woken whose queue got only what they do not want: so they learn where to go
+/// on. Upstream's, too.
+const RECHECK_MS: Millis = 5_000;
 
 /// Why a parked request is run again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +40,14 @@ pub struct Waiter {
     pub answer: Box<dyn FnOnce(Wake) + Send>,
 }
 
-type Queues = Map<QueueId, Vec<Waiter>>;
+/// A waiter in its queue.
+struct Waiting {
+    waiter: Waiter,
+    /// Something arrived for it that it does not want.
+    is_passed_over: bool,
+}
+
+type Queues = Map<QueueId, Vec<Waiting>>;
 
 /// Parked requests by queue.
 #[derive(Default)]
@@ -44,6 +55,8 @@ pub struct Waiters {
     topics: Mutex<Map<Arc<str>, Queues>>,
     /// How many there are; looked at without the lock, since mostly there are none to wake.
     count: AtomicUsize,
+    /// When those that were passed over are woken next.
+    recheck_at: AtomicI64,
 }
 
 impl Waiters {
@@ -57,7 +70,8 @@ impl Waiters {
             return Err(waiter);
         }
         let mut topics = self.topics.lock();
-        crate::entry(&mut topics, topic).entry(queue).or_default().push(waiter);
+        let waiting = Waiting { waiter, is_passed_over: false };
+        crate::entry(&mut topics, topic).entry(queue).or_default().push(waiting);
         Ok(())
     }
 
@@ -75,39 +89,49 @@ impl Waiters {
         if self.is_empty() {
             return;
         }
-        let woken = self.take(topic, queue, |waiter| {
-            waiter.from < end && tags_codes.iter().any(|code| (waiter.wants)(*code))
+        let woken = self.take(topic, queue, |Waiting { waiter, is_passed_over }| {
+            let is_new = waiter.from < end;
+            *is_passed_over |= is_new;
+            is_new && tags_codes.iter().any(|code| (waiter.wants)(*code))
         });
         woken.into_iter().for_each(|waiter| (waiter.answer)(Wake::Arrived));
     }
 
     /// Wakes those for whom the queue holds something new, wanted or not.
     pub fn recheck(&self, topic: &str, queue: QueueId, end: QueueOffset) {
-        let woken = self.take(topic, queue, |waiter| waiter.from < end);
+        let woken = self.take(topic, queue, |waiting| waiting.waiter.from < end);
         woken.into_iter().for_each(|waiter| (waiter.answer)(Wake::Arrived));
     }
 
-    /// Answers the requests whose time is up. To be called a few times a second.
+    /// Answers the requests whose time is up, and now and then those that were passed over. To be
+    /// called a few times a second, by one.
     pub fn expire(&self, now: Millis) {
-        if !self.is_empty() {
-            let expired = self.drain(|waiter| waiter.deadline_ms <= now);
-            expired.into_iter().for_each(|waiter| (waiter.answer)(Wake::Deadline));
+        if self.is_empty() {
+            return;
         }
+        let recheck_at = self.recheck_at.load(Ordering::Relaxed);
+        // A clock that was set back must not put it off.
+        let rechecks = !(now..=now + RECHECK_MS).contains(&recheck_at);
+        if rechecks {
+            self.recheck_at.store(now + RECHECK_MS, Ordering::Relaxed);
+        }
+        let is_due = |it: &Waiting| it.waiter.deadline_ms <= now || (rechecks && it.is_passed_over);
+        self.drain(is_due).into_iter().for_each(|waiter| (waiter.answer)(Wake::Deadline));
     }
 
     /// Drops what a closed connection had parked.
     pub fn forget(&self, connection: u64) {
         if !self.is_empty() {
-            drop(self.drain(|waiter| waiter.connection == connection));
+            drop(self.drain(|waiting| waiting.waiter.connection == connection));
         }
     }
 
     /// Wakes every waiter of a topic, for example because the topic is gone.
     pub fn wake_topic(&self, topic: &str) {
         let queues = self.topics.lock().remove(topic);
-        let woken: Vec<Waiter> = queues.into_iter().flatten().flat_map(|(_, all)| all).collect();
+        let woken: Vec<Waiting> = queues.into_iter().flatten().flat_map(|(_, all)| all).collect();
         self.count.fetch_sub(woken.len(), Ordering::SeqCst);
-        woken.into_iter().for_each(|waiter| (waiter.answer)(Wake::Deadline));
+        woken.into_iter().for_each(|it| (it.waiter.answer)(Wake::Deadline));
     }
 
     /// Takes the waiters of one queue that `chosen` picks, in the order in which they came.
@@ -115,25 +139,25 @@ impl Waiters {
         &self,
         topic: &str,
         queue: QueueId,
-        mut chosen: impl FnMut(&Waiter) -> bool,
+        chosen: impl FnMut(&mut Waiting) -> bool,
     ) -> Vec<Waiter> {
         let mut topics = self.topics.lock();
         let waiting = topics.get_mut(topic).and_then(|queues| queues.get_mut(&queue));
         let Some(waiting) = waiting else { return Vec::new() };
-        let taken: Vec<Waiter> = waiting.extract_if(.., |waiter| chosen(waiter)).collect();
+        let taken: Vec<Waiter> = waiting.extract_if(.., chosen).map(|it| it.waiter).collect();
         self.count.fetch_sub(taken.len(), Ordering::SeqCst);
         taken
     }
 
     /// Takes the waiters of all queues that `chosen` picks, by topic, queue and arrival: an order
     /// that does not hang on the hasher's chance, so that a simulation repeats itself.
-    fn drain(&self, mut chosen: impl FnMut(&Waiter) -> bool) -> Vec<Waiter> {
+    fn drain(&self, chosen: impl Fn(&Waiting) -> bool) -> Vec<Waiter> {
         let mut topics = self.topics.lock();
         let mut taken = Vec::new();
         topics.retain(|topic, queues| {
             queues.retain(|queue, waiting| {
-                let picked = waiting.extract_if(.., |waiter| chosen(waiter));
-                taken.extend(picked.map(|waiter| (Arc::clone(topic), *queue, waiter)));
+                let picked = waiting.extract_if(.., |it| chosen(it));
+                taken.extend(picked.map(|it| (Arc::clone(topic), *queue, it.waiter)));
                 !waiting.is_empty()
             });
             !queues.is_empty()
@@ -182,6 +206,23 @@ mod tests {
             (Ok(Wake::Deadline), Ok(Wake::Deadline))
         );
         assert!(waiters.is_empty());
+    }
+
+    #[test]
+    fn who_waits_for_what_does_not_come_is_woken_every_few_seconds_if_anything_came() {
+        let waiters = Waiters::default();
+        waiters.expire(1_000);
+        let (passed, other) = (park(&waiters, 4, 7, 60_000), park(&waiters, 6, 7, 60_000));
+        waiters.expire(1_000);
+        waiters.arrived("t", Q, QueueOffset(5), &[1]);
+        waiters.expire(5_999);
+        assert!(passed.try_recv().is_err());
+        waiters.expire(6_001);
+        assert!(passed.try_recv().is_ok() && other.try_recv().is_err());
+        waiters.arrived("t", Q, QueueOffset(7), &[1]);
+        // The clock was set back.
+        waiters.expire(10);
+        assert!(other.try_recv().is_ok() && waiters.is_empty());
     }
 
     #[test]

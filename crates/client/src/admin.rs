@@ -35,13 +35,13 @@ impl Client {
         Ok(())
     }
 
-    /// Creates or changes a topic on one broker. An attribute without a value is removed.
+    /// Creates or changes a topic on one broker. The names of attributes say with a sign what to
+    /// do: `+name` sets, `-name` removes.
     pub async fn create_topic_on(&self, addr: &str, config: &TopicConfig) -> Result<(), Error> {
-        let attribute = |(name, value): (&String, &String)| match value.as_str() {
-            "" => format!("-{name}"),
-            value => format!("+{name}={value}"),
+        let change = |(name, value): (&String, &String)| {
+            if value.is_empty() { name.clone() } else { format!("{name}={value}") }
         };
-        let attributes: Vec<String> = config.attributes.iter().map(attribute).collect();
+        let attributes: Vec<String> = config.attributes.iter().map(change).collect();
         let request = UpdateAndCreateTopic {
             topic: config.topic_name.to_string(),
             default_topic: Some(apogee_types::names::AUTO_CREATE_TOPIC.to_owned()),

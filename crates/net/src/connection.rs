@@ -13,7 +13,7 @@ use apogee_wire::remoting::frame::{self, FrameError, FrameRef};
 use tokio::io::ReadBuf;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::admission::FREE_LEN;
+use crate::admission::{FREE_LEN, Share};
 use crate::{Admission, Lane, Outbox, Stream};
 
 /// One side of a connection: what to do with frames. Servers and clients are the two kinds.
@@ -71,6 +71,10 @@ const READ_LEN_MAX: usize = 256 * 1024;
 /// Answers beyond this are written before further requests are taken: a small request can have an
 /// answer a thousand times as long, and a peer may send thousands without reading.
 const OUTPUT_LEN_MAX: usize = 1024 * 1024;
+/// The same of what was copied: more at once than a cache holds is not written any faster.
+const COPIED_LEN_MAX: usize = 192 * 1024;
+/// A buffer for answers is kept up to this length: twice what is copied, since it doubles.
+const OUTPUT_KEPT_LEN_MAX: usize = 512 * 1024;
 /// Who is sent so many bytes at once has work to do with them.
 const MUCH_LEN_MIN: usize = 4 * 1024;
 /// Who reads a backlog is at its end after so many batches without.
@@ -103,8 +107,9 @@ pub async fn pump(
 ) -> Closed {
     let mut pump = Pump {
         stream: &mut *stream,
-        input: Input::new(Arc::clone(admission)),
+        input: Input::new(Share::new(admission)),
         output: Output::default(),
+        output_share: Share::new(admission),
         heard: Instant::now(),
         quick: Quick::default(),
         lane,
@@ -125,6 +130,7 @@ struct Pump<'s> {
     stream: &'s mut dyn Stream,
     input: Input,
     output: Output,
+    output_share: Share,
     /// When bytes last moved in either direction.
     heard: Instant,
     quick: Quick,
@@ -205,7 +211,7 @@ impl Pump<'_> {
         mut timer: Pin<&mut Sleep>,
     ) -> Poll<Result<(), Closed>> {
         session.poll_ready(cx, &mut self.output);
-        let is_open = outbox.drain(cx, &mut self.output);
+        let is_open = outbox.drain(cx, &mut self.output, &mut self.output_share);
         // What was put before the close is written before it.
         if !self.output.is_empty() {
             return Poll::Ready(Ok(()));
@@ -240,7 +246,7 @@ impl Pump<'_> {
             next = next.min(since + FRAME_TIME);
         }
         self.input.shrink();
-        self.output = Output::default();
+        self.shrink_output();
         timer.reset(next);
         Ok(())
     }
@@ -252,7 +258,10 @@ impl Pump<'_> {
         while let Some(frame) = frame::split(&self.input.filled()[taken..], FRAME_LEN_MAX)? {
             session.on_frame(&frame, &mut self.output)?;
             taken += frame.len;
-            is_more = OUTPUT_LEN_MAX <= self.output.len();
+            let copied = &self.output.bytes;
+            is_more = OUTPUT_LEN_MAX <= self.output.len()
+                || COPIED_LEN_MAX <= copied.len()
+                || (FREE_LEN <= copied.len() && !self.output_share.allows(copied.capacity()));
             if is_more {
                 break;
             }
@@ -302,7 +311,15 @@ impl Pump<'_> {
             self.heard = Instant::now();
         }
         self.output.clear();
+        if OUTPUT_KEPT_LEN_MAX < self.output.bytes.capacity() {
+            self.shrink_output();
+        }
         Ok(())
+    }
+
+    fn shrink_output(&mut self) {
+        self.output = Output::default();
+        self.output_share.give_back();
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, from: usize) -> Poll<io::Result<usize>> {
@@ -353,9 +370,7 @@ struct Input {
     bytes: Vec<u8>,
     /// `bytes[..len]` were read; the rest is room.
     len: usize,
-    admission: Arc<Admission>,
-    /// How much of `bytes` was taken from the shared budget.
-    admitted: usize,
+    share: Share,
     /// The last read filled the buffer: more was waiting.
     was_full: bool,
     /// When the frame at the start began to arrive, if it is not complete.
@@ -363,9 +378,8 @@ struct Input {
 }
 
 impl Input {
-    fn new(admission: Arc<Admission>) -> Self {
-        let bytes = Vec::new();
-        Self { bytes, len: 0, admission, admitted: 0, was_full: true, partial_since: None }
+    fn new(share: Share) -> Self {
+        Self { bytes: Vec::new(), len: 0, share, was_full: true, partial_since: None }
     }
 
     fn filled(&self) -> &[u8] {
@@ -380,11 +394,9 @@ impl Input {
         let is_full = self.len == self.bytes.len();
         if is_full || (self.was_full && self.bytes.len() < READ_LEN_MAX) {
             let target = (self.bytes.len() * 2).clamp(READ_LEN_MIN, 2 * FRAME_LEN_MAX);
-            let extra = target.saturating_sub(FREE_LEN) - self.admitted;
-            if !self.admission.take(extra) {
+            if !self.share.allows(target) {
                 return !is_full;
             }
-            self.admitted += extra;
             self.bytes.resize(target, 0);
         }
         true
@@ -424,14 +436,8 @@ impl Input {
     fn shrink(&mut self) {
         if self.len == 0 {
             self.bytes = Vec::new();
-            self.admission.give_back(std::mem::take(&mut self.admitted));
+            self.share.give_back();
         }
-    }
-}
-
-impl Drop for Input {
-    fn drop(&mut self) {
-        self.admission.give_back(self.admitted);
     }
 }
 
@@ -542,8 +548,16 @@ mod tests {
     const IDLE: Duration = Duration::from_secs(90);
 
     async fn serve_generously(stream: DuplexStream, answer_len: usize) -> (Closed, usize) {
+        serve_within(stream, answer_len, Arc::default()).await
+    }
+
+    async fn serve_within(
+        stream: DuplexStream,
+        answer_len: usize,
+        admission: Arc<Admission>,
+    ) -> (Closed, usize) {
         let mut session = Generous { answer_len, output_len_max: 0 };
-        let (outbox, admission) = (Outbox::default(), Arc::default());
+        let outbox = Outbox::default();
         let pipe = Box::new(Pipe(stream));
         let closed = pump(pipe, &mut session, &outbox, &admission, &Lane::default(), IDLE).await;
         (closed, session.output_len_max)
@@ -577,7 +591,7 @@ mod tests {
         ours.write_all(&FRAME.repeat(5000)).await.unwrap();
         let (closed, output_len_max) = serve_generously(theirs, 256 * 1024).await;
         assert!(matches!(closed, Closed::Idle(_)), "{closed}");
-        assert!(output_len_max <= OUTPUT_LEN_MAX + 256 * 1024, "{output_len_max} bytes");
+        assert!(output_len_max <= COPIED_LEN_MAX + 256 * 1024, "{output_len_max} bytes");
     }
 
     /// Takes each frame for the next of these, and says on which thread.
@@ -726,5 +740,20 @@ mod tests {
         ours.read_to_end(&mut answers).await.unwrap();
         assert_eq!(answers.len(), 50 * 256 * 1024);
         assert!(matches!(served.await.unwrap().0, Closed::ByPeer));
+    }
+
+    #[tokio::test]
+    async fn while_others_use_the_common_memory_answers_are_written_in_smaller_parts() {
+        const LEN: usize = 10 * 1024;
+        let (mut ours, theirs) = tokio::io::duplex(1 << 20);
+        let served = tokio::spawn(serve_within(theirs, LEN, Admission::of(0).into()));
+        ours.write_all(&FRAME.repeat(50)).await.unwrap();
+        ours.shutdown().await.unwrap();
+        let mut answers = Vec::new();
+        ours.read_to_end(&mut answers).await.unwrap();
+        assert_eq!(answers.len(), 50 * LEN);
+        let (closed, output_len_max) = served.await.unwrap();
+        assert!(matches!(closed, Closed::ByPeer), "{closed}");
+        assert!(output_len_max < FREE_LEN + LEN, "{output_len_max} bytes");
     }
 }

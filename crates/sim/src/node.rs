@@ -1,6 +1,7 @@
 //! A node in simulation: name server and broker in one process, as `apogee` runs them, on a disk,
 //! a network and a clock that are not real. It can be stopped, killed and struck by a power cut.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
@@ -208,6 +209,14 @@ impl Node {
         });
         let delaying = Arc::clone(broker);
         self.every(&mut steps, move || Duration::from_millis(delaying.delay_step().unsigned_abs()));
+        let (writing, interval) = (Arc::clone(broker), Duration::from_millis(5));
+        steps.spawn(async move {
+            loop {
+                poll_fn(|cx| writing.created.poll_unwritten(cx)).await;
+                let _ = writing.persist_tables();
+                tokio::time::sleep(interval).await;
+            }
+        });
         let tidying = Arc::clone(broker);
         self.every(&mut steps, move || {
             tidying.housekeeping_step();

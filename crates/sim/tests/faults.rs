@@ -12,6 +12,7 @@ use apogee_sim::disk::{Broken, Fault, Faults, SimDisk};
 use apogee_sim::net::{SimNet, Weather};
 use apogee_sim::node::{Node, NodeSettings};
 use apogee_store::FlushMode;
+use apogee_types::QueueId;
 
 const ADDR: &str = "10.0.0.1:9876";
 const TOPIC: &str = "orders";
@@ -78,4 +79,65 @@ async fn live(flush: FlushMode) {
 async fn sends_are_refused_and_pulls_served_after_a_failed_flush() {
     live(FlushMode::Async).await;
     live(FlushMode::Sync).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn commits_that_could_not_be_written_are_written_later_although_no_more_come() {
+    let clock = SimClock::start(0);
+    let net = SimNet::new(1, Weather { delay_ms_max: 1, reset_one_in: 0 });
+    let disk = SimDisk::new(1, Faults::default());
+    let (flush, flush_interval) = (FlushMode::Async, Duration::from_millis(500));
+    let settings = NodeSettings { addr: ADDR.parse().unwrap(), flush, flush_interval };
+    let mut node = Node::new(settings, disk.clone(), net, clock, 1);
+    assert_eq!(node.start().await, Ok(true));
+    let queue = QueueId::default();
+    let mut call = 0;
+    loop {
+        let offset = call as i64 + 1;
+        let broker = node.broker().unwrap();
+        broker.offsets.commit("g", TOPIC, queue, offset, 0);
+        disk.watch(Some(Broken { call, fault: Fault::Full, for_good: false }));
+        let written = broker.persist_progress();
+        disk.mend();
+        assert_eq!(node.stop().await, Ok(true));
+        assert_eq!(node.start().await, Ok(true));
+        let kept = node.broker().unwrap().offsets.committed("g", TOPIC, queue);
+        assert_eq!(kept, Some(offset), "after {written:?} of call {call}");
+        call += 1;
+        // The disk was broken beyond what there was to do.
+        if written.is_ok() && 8 < call {
+            break;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_synchronous_flush_a_message_that_does_not_want_to_wait_is_answered_at_once() {
+    let clock = SimClock::start(0);
+    let net = SimNet::new(1, Weather { delay_ms_max: 1, reset_one_in: 0 });
+    let disk = SimDisk::new(1, Faults::default());
+    // The device takes a second.
+    let (flush, flush_interval) = (FlushMode::Sync, Duration::from_secs(20));
+    let settings = NodeSettings { addr: ADDR.parse().unwrap(), flush, flush_interval };
+    let mut node = Node::new(settings, disk, net.clone(), clock, 1);
+    assert_eq!(node.start().await, Ok(true));
+    Client::new(options(&net, clock, "c")).create_topic(TOPIC, 1).await.unwrap();
+    let producer = Producer::builder(ADDR).options(options(&net, clock, "p")).group("producers");
+    let producer = producer.retries(0).start().await.unwrap();
+    let took = async |wait: &str| {
+        let began = tokio::time::Instant::now();
+        producer.send(Message::new(TOPIC, "x").property("WAIT", wait)).await.unwrap();
+        began.elapsed()
+    };
+    // After it the device has just begun anew.
+    took("true").await;
+    let (fast, slow) = (took("false").await, took("true").await);
+    assert!(fast < Duration::from_millis(20), "{fast:?}");
+    assert!(Duration::from_millis(900) < slow, "{slow:?}");
+    // What did not wait is written all the same, and survives a kill.
+    took("false").await;
+    node.kill().await;
+    assert_eq!(node.start().await, Ok(true));
+    let end = node.broker().unwrap().store.queue_bounds(TOPIC, QueueId::default()).end.0;
+    assert_eq!(end, 4);
 }

@@ -18,8 +18,11 @@ use crate::read::{RecordReader, Unit};
 use crate::segments::Segments;
 use crate::statistics::Flushes;
 use crate::store::{Appended, Batch, Settings};
+use crate::walk;
 use crate::watermark::Watermark;
 
+/// What says how long a segment is.
+const LEN_SETTING: &str = "mappedFileSizeCommitLog";
 /// Bytes that a segment keeps for the blank record at its end.
 const BLANK_LEN: u64 = 8;
 /// How far ahead of the end memory is prepared, but at most a segment. Twice what is written in
@@ -118,13 +121,18 @@ struct Tail {
 }
 
 impl CommitLog {
+    /// An error if the files are none that [`open`](Self::open) takes; nothing is written.
+    pub(crate) fn judge(disk: &dyn Disk, settings: &Settings) -> Result<(), Error> {
+        Segments::judge(disk, &settings.commit_log_dir, settings.segment_len, LEN_SETTING)
+    }
+
     pub(crate) fn open(
         disk: Arc<dyn Disk>,
         clock: Arc<dyn Clock>,
         settings: &Settings,
     ) -> Result<Self, Error> {
         let (dir, len) = (&settings.commit_log_dir, settings.segment_len);
-        let segments = Segments::open(disk, dir, len, "mappedFileSizeCommitLog")?;
+        let segments = Segments::open(disk, dir, len, LEN_SETTING)?;
         let tail = Tail {
             end: 0,
             file: None,
@@ -233,6 +241,9 @@ impl CommitLog {
         }
         if properties::LEN_MAX < message.properties.len() {
             return Err(AppendError::PropertiesTooLong { len: message.properties.len() });
+        }
+        if walk::may_seem_torn(message.properties) {
+            return Err(AppendError::PropertiesZeroed);
         }
         if apogee_types::names::RETRY_TOPIC_LEN_MAX < message.topic.len() {
             return Err(AppendError::TopicTooLong { len: message.topic.len() });

@@ -257,6 +257,17 @@ impl ConsumeQueue {
         Ok(())
     }
 
+    /// Makes what lies behind the end zeros. A power cut may have left units there, behind one that
+    /// is lost, which Apache would take for its own once the place between is filled.
+    pub(crate) fn clear_rest(&self) -> Result<(), Error> {
+        let end = self.end.load(Ordering::Relaxed) * UNIT_LEN;
+        self.segments.truncate(end)?;
+        let Some((file, place)) = self.segments.locate_or_open(end)? else { return Ok(()) };
+        // It gives its space back as well.
+        self.allocated.fetch_min(end, Ordering::Relaxed);
+        file.zero(place, file.len()).map_err(Error::io(self.segments.path(end - place)))
+    }
+
     /// Hides the units whose records were deleted, those below `log_min`, and removes the files
     /// that hold no other; never the last. Spec `store.md` 10.
     pub(crate) fn raise_min(&self, log_min: LogOffset) -> Result<(), Error> {

@@ -43,7 +43,8 @@ pub trait Disk: Send + Sync {
     /// How full the file system of `path` is, from 0 to 1, in whole percent rounded up (upstream's
     /// `UtilAll.getDiskPartitionSpaceUsedPercent`).
     fn used_ratio(&self, path: &Path) -> io::Result<f64>;
-    /// Takes the exclusive lock of a file for as long as the result lives.
+    /// Takes the exclusive lock of a file for as long as the result lives; one that is not there is
+    /// made, and holds the word `lock`.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>>;
 }
 
@@ -207,12 +208,19 @@ impl Disk for RealDisk {
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
-        let file =
+        if let Some(dir) = path.parent() {
+            std::fs::create_dir_all(dir)?;
+        }
+        let mut file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         // Java's `tryLock(0, 1, false)` is a record lock, which a process never refuses to itself;
         // `flock` does, but Java does not see it.
         rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
         rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        // The same file, whoever comes first: one that took its place would be locked once more.
+        if file.metadata()?.len() == 0 {
+            io::Write::write_all(&mut file, b"lock")?;
+        }
         Ok(Box::new(file))
     }
 }
@@ -259,6 +267,21 @@ impl MappedFile {
                 Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
+        }
+        Ok(())
+    }
+
+    /// Writes a byte of each page over itself: so the range gets space where the file system has no
+    /// call for that, and keeps what is in it.
+    fn touch(&self, from: u64, to: u64) -> io::Result<()> {
+        use std::os::unix::fs::FileExt;
+        const PAGE_LEN: u64 = 4096;
+        let mut at = from;
+        while at < to {
+            let mut byte = [0];
+            self.file.read_exact_at(&mut byte, at)?;
+            self.file.write_all_at(&byte, at)?;
+            at = (at + 1).next_multiple_of(PAGE_LEN);
         }
         Ok(())
     }
@@ -333,7 +356,11 @@ impl DiskFile for MappedFile {
             return Ok(());
         }
         let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        Ok(rustix::fs::fallocate(&self.file, hole, from, to - from)?)
+        match rustix::fs::fallocate(&self.file, hole, from, to - from) {
+            // NFS before 4.2.
+            Err(rustix::io::Errno::OPNOTSUPP) => self.write_zeros(from, to),
+            zeroed => Ok(zeroed?),
+        }
     }
 
     fn allocate(&self, from: u64, to: u64) -> io::Result<()> {
@@ -341,7 +368,10 @@ impl DiskFile for MappedFile {
         if to <= from {
             return Ok(());
         }
-        Ok(rustix::fs::fallocate(&self.file, FallocateFlags::empty(), from, to - from)?)
+        match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), from, to - from) {
+            Err(rustix::io::Errno::OPNOTSUPP) => self.touch(from, to),
+            allocated => Ok(allocated?),
+        }
     }
 
     fn prepare(&self, from: u64, to: u64) -> io::Result<()> {
@@ -361,6 +391,23 @@ impl DiskFile for MappedFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_range_gets_space_and_keeps_its_content_where_there_is_no_call_for_that() {
+        use std::os::unix::fs::MetadataExt;
+        const LEN: u64 = 1 << 20;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("0");
+        drop(RealDisk.open(&path, LEN).unwrap());
+        let file = File::options().read(true).write(true).open(&path).unwrap();
+        let file = MappedFile::new(file, LEN).unwrap();
+        file.write_at(77, b"content");
+        let before = file.slice(0, LEN as usize).to_vec();
+        file.touch(77, LEN - 4095).unwrap();
+        assert_eq!(file.slice(0, LEN as usize), before);
+        file.sync(0, LEN).unwrap();
+        assert!(LEN <= path.metadata().unwrap().blocks() * 512);
+    }
 
     #[test]
     fn what_is_prepared_is_zeros_and_nothing_around_it_changes() {

@@ -41,6 +41,11 @@ pub enum AppendError {
     BodyTooLong { len: usize, max: usize },
     #[error("the message's properties are {len} bytes long, more than 32767")]
     PropertiesTooLong { len: usize },
+    #[error(
+        "the message's properties hold hundreds of zero bytes in a row, or end in one: after a \
+         power cut they would be taken for lost"
+    )]
+    PropertiesZeroed,
     #[error("the topic is {len} bytes long, more than 255")]
     TopicTooLong { len: usize },
     #[error(

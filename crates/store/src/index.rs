@@ -8,7 +8,7 @@
 //! entries, so after one a file is set back to what the checkpoint says that the device has.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use crate::checkpoint::{Checkpoint, IndexMark};
 use crate::disk::{Disk, DiskFile};
 use crate::error::Error;
+use crate::store::Settings;
 
 pub(crate) mod audit;
 
@@ -114,6 +115,8 @@ pub struct Index {
     dir: PathBuf,
     slot_count: u32,
     entry_count_max: u32,
+    /// See [`Settings::local_time`].
+    local_time: fn(Millis) -> Millis,
     /// Taken before `waiting`.
     files: Mutex<Vec<IndexFile>>,
     /// In the order of the log, behind all that is in the files.
@@ -185,14 +188,19 @@ impl Index {
     /// built again. After an unclean stop so is what the checkpoint does not vouch for.
     pub fn open(
         disk: Arc<dyn Disk>,
-        root: &Path,
-        (slot_count, entry_count_max): (u32, u32),
+        settings: &Settings,
         unclean: Option<&Checkpoint>,
     ) -> Result<Self, Error> {
-        let dir = root.join("index");
-        let (files, waiting) = Default::default();
-        let is_stuck = AtomicBool::new(false);
-        let index = Self { disk, dir, slot_count, entry_count_max, files, waiting, is_stuck };
+        let index = Self {
+            disk,
+            dir: settings.root.join("index"),
+            slot_count: settings.index_slot_count,
+            entry_count_max: settings.index_entry_count,
+            local_time: settings.local_time,
+            files: Mutex::default(),
+            waiting: Mutex::default(),
+            is_stuck: AtomicBool::new(false),
+        };
         let entries = index.disk.list(&index.dir).map_err(Error::io(&index.dir))?;
         let mut is_damaged = false;
         for entry in entries.into_iter().filter(|it| !it.is_dir) {
@@ -219,6 +227,8 @@ impl Index {
                 }
             }
         }
+        // Names are local times, which an hour, or another time zone, may have set back.
+        index.files.lock().sort_by_key(|it| (it.header.end_at, it.number));
         match unclean {
             Some(known) if known.index.end == LogOffset(0) => index.keep_until(known.index_ms)?,
             Some(known) => index.keep_marked(&known.index)?,
@@ -231,10 +241,51 @@ impl Index {
     #[must_use]
     pub fn end(&self, mark: &IndexMark) -> LogOffset {
         let files = self.files.lock();
-        let newest = files.last().map_or(LogOffset(0), |it| LogOffset(it.header.end_at).plus(1));
+        let newest = files.last().map(|it| LogOffset(it.header.end_at));
         // Records without keys leave no entry: only the mark tells that they were looked at.
         let is_whole = mark.file == 0 || files.iter().any(|it| it.holds(mark));
-        if is_whole { newest.max(mark.end) } else { newest }
+        match newest {
+            Some(newest) if is_whole => newest.plus(1).max(mark.end),
+            None if is_whole => mark.end,
+            // Some of the newest record's keys may stand in a file that is gone.
+            newest => newest.unwrap_or_default(),
+        }
+    }
+
+    /// The names of the files as numbers, oldest first, and where their last entries lead.
+    pub(crate) fn names(&self) -> Vec<(u64, LogOffset)> {
+        let name = |it: &IndexFile| (it.number, LogOffset(it.header.end_at));
+        self.files.lock().iter().map(name).collect()
+    }
+
+    /// After a clean stop: removes what lies behind a hole, to be built again. The mark says what
+    /// there was once; `had` are the [`names`](Self::names) at the stop, if they are known. What
+    /// lies below `log_min` is not missed.
+    pub(crate) fn cut_at_hole(
+        &self,
+        mark: &IndexMark,
+        log_min: LogOffset,
+        had: impl Iterator<Item = (u64, LogOffset)>,
+    ) -> Result<(), Error> {
+        let (keep, count) = {
+            let files = self.files.lock();
+            let is_missing = |number: u64| files.iter().all(|it| it.number != number);
+            let mut had = had.filter(|(_, end_at)| log_min <= *end_at);
+            let lost = had.find(|(number, _)| is_missing(*number));
+            // Apache deletes files after an unclean stop, and builds less than it has deleted.
+            let is_missed = mark.file != 0 && log_min < mark.end;
+            let is_unmarked = is_missed && !files.iter().any(|it| it.holds(mark));
+            let is_before = |it: &&IndexFile| {
+                lost.is_none_or(|(_, end_at)| it.header.end_at < end_at.0)
+                    && !(is_unmarked && mark.file <= it.number)
+            };
+            (files.iter().take_while(is_before).count(), files.len())
+        };
+        if keep < count {
+            let files = count - keep;
+            tracing::error!(files, "the index lacks a file: those behind it are built again");
+        }
+        self.remove_from(keep)
     }
 
     /// Takes back what was said of records at or above `log_end`, which are lost.
@@ -302,8 +353,7 @@ impl Index {
             let is_full =
                 files.last().is_none_or(|it| self.entry_count_max <= it.header.next_entry);
             if is_full {
-                let before = files.last().map(|it| (it.number, it.header));
-                files.push(self.create(stored_ms, before)?);
+                files.push(self.create(stored_ms, files)?);
             }
             let file = files.last_mut().expect("one was just made");
             file.allocate(self.slot_count).map_err(Error::io(&file.path))?;
@@ -339,27 +389,45 @@ impl Index {
         max: usize,
         (from_ms, to_ms): (Millis, Millis),
     ) -> Vec<LogOffset> {
-        let files = self.files.lock();
         let is_it = |it: &&Keys| {
             from_ms <= it.stored_ms
                 && it.stored_ms <= to_ms
                 && it.hashes.iter().any(|it| it == hash)
         };
-        let mut found: Vec<_> = {
+        let (mut found, chains) = {
+            let files = self.files.lock();
             let waiting = self.waiting.lock();
-            waiting.iter().rev().filter(is_it).map(|it| it.at).take(max).collect()
+            let newest_first = waiting.iter().rev().filter(is_it).map(|it| it.at);
+            let found: Vec<_> = newest_first.take(max).collect();
+            drop(waiting);
+            (found, self.chains(&files, hash, (from_ms, to_ms)))
         };
-        for file in files.iter().rev() {
-            if found.len() < max && file.header.begin_ms <= to_ms && from_ms <= file.header.end_ms {
-                file.query(hash, max, (from_ms, to_ms), self.slot_count, &mut found);
-            }
-            if max <= found.len() || file.header.begin_ms < from_ms {
-                break;
-            }
+        // Without the lock: a chain may lead through pages that the device has to be asked for.
+        for chain in chains {
+            chain.query(hash, max, (from_ms, to_ms), &mut found);
         }
         // Of the first record that waits some keys may be there.
         found.dedup();
         found
+    }
+
+    /// Where to look for a hash, newest first. What a chain leads to now never changes.
+    fn chains(
+        &self,
+        files: &[IndexFile],
+        hash: u32,
+        (from_ms, to_ms): (Millis, Millis),
+    ) -> Vec<Chain> {
+        let mut chains = Vec::new();
+        for it in files.iter().rev() {
+            if it.header.begin_ms <= to_ms && from_ms <= it.header.end_ms {
+                chains.push(it.chain(hash, self.slot_count));
+            }
+            if it.header.begin_ms < from_ms {
+                break;
+            }
+        }
+        chains
     }
 
     /// What the index holds now: all keys of the records below `end`. The caller sees to it that
@@ -418,7 +486,12 @@ impl Index {
     }
 
     fn keep_marked(&self, mark: &IndexMark) -> Result<(), Error> {
-        let keep = self.files.lock().iter().take_while(|it| it.number <= mark.file).count();
+        let keep = {
+            let files = self.files.lock();
+            let marked = files.iter().position(|it| it.number == mark.file);
+            let before = || files.iter().take_while(|it| it.number < mark.file).count();
+            marked.map_or_else(before, |marked| marked + 1)
+        };
         self.remove_from(keep)?;
         let mut files = self.files.lock();
         match files.last_mut() {
@@ -459,12 +532,12 @@ impl Index {
             && (!was_clean || file.entry(self.slot_count, last).at == it.end_at)
     }
 
-    fn create(&self, now: Millis, before: Option<(u64, Header)>) -> Result<IndexFile, Error> {
-        // Later than the one before in name as well, whatever clock and time zone made that.
-        let after = before.map_or(0, |(number, _)| number + 1);
-        let number = digits(now).parse().unwrap_or(0).max(after);
+    fn create(&self, now: Millis, before: &[IndexFile]) -> Result<IndexFile, Error> {
+        // Later than all others in name as well, whatever clock and time zone made those.
+        let after = before.iter().map(|it| it.number + 1).max().unwrap_or_default();
+        let number = digits((self.local_time)(now)).parse().unwrap_or(0).max(after);
         let mut file = self.open_file(self.dir.join(format!("{number:017}")), number)?;
-        if let Some((_, before)) = before {
+        if let Some(IndexFile { header: before, .. }) = before.last() {
             file.header.begin_at = before.end_at;
             file.header.end_at = before.end_at;
             file.header.begin_ms = before.end_ms;
@@ -494,6 +567,16 @@ struct KeyEntry {
     previous: u32,
 }
 
+impl KeyEntry {
+    fn read(file: &dyn DiskFile, slot_count: u32, number: u32) -> Self {
+        let mut bytes = [0; ENTRY_LEN as usize];
+        file.read_at(entry_at(slot_count, number), &mut bytes);
+        let int = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
+        let at = u64::from_be_bytes(bytes[4..12].try_into().expect("eight bytes"));
+        Self { hash: int(0), at, seconds: int(12), previous: int(16) }
+    }
+}
+
 impl IndexFile {
     /// Has what the mark says, and maybe more.
     fn holds(&self, mark: &IndexMark) -> bool {
@@ -508,11 +591,7 @@ impl IndexFile {
     }
 
     fn entry(&self, slot_count: u32, number: u32) -> KeyEntry {
-        let mut bytes = [0; ENTRY_LEN as usize];
-        self.file.read_at(entry_at(slot_count, number), &mut bytes);
-        let int = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
-        let at = u64::from_be_bytes(bytes[4..12].try_into().expect("eight bytes"));
-        KeyEntry { hash: int(0), at, seconds: int(12), previous: int(16) }
+        KeyEntry::read(&*self.file, slot_count, number)
     }
 
     /// Forgets the entries from `next_entry` on: sets each slot that names one of them to the
@@ -597,19 +676,37 @@ impl IndexFile {
         self.file.write_at(0, &header.encode());
     }
 
+    /// Where entries with the hash are to be found.
+    fn chain(&self, hash: u32, slot_count: u32) -> Chain {
+        let named = self.slot(hash % slot_count);
+        let newest = if named < self.header.next_entry { named } else { 0 };
+        let (file, begin_ms) = (Arc::clone(&self.file), self.header.begin_ms);
+        Chain { file, begin_ms, newest, slot_count }
+    }
+}
+
+/// The entries of one slot.
+struct Chain {
+    file: Arc<dyn DiskFile>,
+    begin_ms: Millis,
+    /// 0 if there is none.
+    newest: u32,
+    slot_count: u32,
+}
+
+impl Chain {
     fn query(
         &self,
         hash: u32,
         max: usize,
         (from_ms, to_ms): (Millis, Millis),
-        slot_count: u32,
         found: &mut Vec<LogOffset>,
     ) {
-        let mut number = self.slot(hash % slot_count);
-        while 0 < number && number < self.header.next_entry && found.len() < max {
-            let entry = self.entry(slot_count, number);
+        let mut number = self.newest;
+        while 0 < number && found.len() < max {
+            let entry = KeyEntry::read(&*self.file, self.slot_count, number);
             // Seconds are rounded down: the time lies within the second that follows.
-            let stored_ms = self.header.begin_ms + i64::from(entry.seconds) * 1000;
+            let stored_ms = self.begin_ms + i64::from(entry.seconds) * 1000;
             if stored_ms + 999 < from_ms {
                 break;
             }
@@ -632,7 +729,7 @@ fn entry_at(slot_count: u32, number: u32) -> u64 {
     HEADER_LEN + u64::from(slot_count) * SLOT_LEN + u64::from(number) * ENTRY_LEN
 }
 
-/// `yyyyMMddHHmmssSSS` in UTC: a file's name, which upstream reads as a number.
+/// `yyyyMMddHHmmssSSS`: a file's name, which upstream reads as a number.
 fn digits(ms: Millis) -> String {
     let (days, in_day) = (ms.div_euclid(86_400_000), ms.rem_euclid(86_400_000));
     // Civil date from days since 1970; Howard Hinnant's algorithm.
@@ -668,5 +765,26 @@ mod tests {
         let properties = b"KEYS\x01a  b c\x02UNIQ_KEY\x01u\x02K\x01v\x02TAGS\x01x\x02";
         let hashes: Vec<u32> = TopicHash::of("t").keys(properties).iter().collect();
         assert_eq!(hashes, ["t#u", "t#a", "t#b", "t#c", "t#T#x"].map(hash));
+    }
+
+    #[test]
+    fn what_is_found_does_not_depend_on_what_is_added_meanwhile() {
+        let dir = tempfile::tempdir().unwrap();
+        let sizes = Settings { index_slot_count: 2, index_entry_count: 50_000, ..Settings::at("") };
+        let settings = Settings { root: dir.path().to_owned(), ..sizes };
+        let index = Index::open(Arc::new(crate::disk::RealDisk), &settings, None).unwrap();
+        let put = |number: u64| {
+            let hashes = TopicHash::of("t").keys(format!("KEYS\x01{}\x02", number / 2).as_bytes());
+            index.put(&hashes, LogOffset(number), 1_700_000_000_000).unwrap();
+            index.settle().unwrap();
+        };
+        (0..100).for_each(put);
+        std::thread::scope(|scope| {
+            let adding = scope.spawn(|| (100..100_000).for_each(put));
+            while !adding.is_finished() {
+                let found = index.query(TopicHash::of("t").key("0"), 9, (0, i64::MAX));
+                assert_eq!(found, [1, 0].map(LogOffset));
+            }
+        });
     }
 }

@@ -10,6 +10,7 @@ pub mod error;
 pub mod frozen;
 pub mod index;
 pub mod open_files;
+mod owner;
 mod queue_ends;
 pub mod queues;
 pub mod read;

@@ -24,8 +24,8 @@ type Map<K, V> = hashbrown::HashMap<K, V, foldhash::fast::RandomState>;
 const TOPICS_PER_THREAD_MIN: usize = 512;
 const QUEUES_PER_THREAD_MIN: usize = 4 * TOPICS_PER_THREAD_MIN;
 
-/// A topic's queues by id; not every id need exist.
-type Row = Vec<Option<Arc<ConsumeQueue>>>;
+/// A topic's queues in the order of their ids, of which any may be missing.
+type Row = Vec<(QueueId, Arc<ConsumeQueue>)>;
 
 /// Queues that exist. A topic's queues stand in a row by id, so that finding one hashes the
 /// topic once and allocates nothing.
@@ -100,7 +100,14 @@ impl Queues {
 
     #[must_use]
     pub fn find(&self, topic: &str, id: QueueId) -> Option<Arc<ConsumeQueue>> {
-        self.topics.read().get(&Name(topic))?.get(id.index())?.clone()
+        let topics = self.topics.read();
+        let row = topics.get(&Name(topic))?;
+        // Mostly none is missing.
+        let place = match row.get(id.index()) {
+            Some((found, _)) if *found == id => id.index(),
+            _ => row.binary_search_by_key(&id, |it| it.0).ok()?,
+        };
+        Some(Arc::clone(&row[place].1))
     }
 
     /// [`find_or_create`](Self::find_or_create) for one of messages that came together.
@@ -134,24 +141,27 @@ impl Queues {
         let queue = Arc::new(queue);
         let mut topics = self.topics.write();
         let row = topics.entry(Arc::clone(&queue.topic)).or_default();
-        if row.len() <= id.index() {
-            row.resize(id.index() + 1, None);
-        }
         // Another thread may have opened it meanwhile; the first one counts.
-        Ok(Arc::clone(row[id.index()].get_or_insert(queue)))
+        let place = row.binary_search_by_key(&id, |it| it.0).unwrap_or_else(|place| {
+            row.insert(place, (id, queue));
+            place
+        });
+        Ok(Arc::clone(&row[place].1))
     }
 
     /// All of them in order: what is done to each happens in the same order on every run.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<ConsumeQueue>> {
-        let mut all: Vec<_> = self.topics.read().values().flatten().flatten().cloned().collect();
+        let topics = self.topics.read();
+        let mut all: Vec<_> = topics.values().flatten().map(|it| Arc::clone(&it.1)).collect();
+        drop(topics);
         all.sort_by(|one, other| (&one.topic, one.id).cmp(&(&other.topic, other.id)));
         all
     }
 
     #[must_use]
     pub fn count(&self) -> usize {
-        self.topics.read().values().flatten().flatten().count()
+        self.topics.read().values().map(Vec::len).sum()
     }
 
     #[must_use]
@@ -175,7 +185,7 @@ impl Queues {
     /// Forgets a topic and removes its files.
     pub fn remove_topic(&self, topic: &str) -> Result<(), Error> {
         let row = self.topics.write().remove(topic);
-        row.iter().flatten().flatten().for_each(|queue| queue.remove());
+        row.iter().flatten().for_each(|(_, queue)| queue.remove());
         let (dir, gone) = (self.dir.join(topic), self.gone_dir().join(topic));
         self.remove(&gone)?;
         // All at once: of a queue that lacks files between others no start makes sense.

@@ -12,8 +12,8 @@ use crate::checkpoint::{Checkpoint, CheckpointFile};
 use crate::disk::{Disk, RealDisk};
 use crate::error::Error;
 use crate::frozen::Frozen;
+use crate::owner;
 use crate::queue_ends::QueueEnds;
-use crate::recovery;
 use crate::store::{REBUILDING, Recovery, Settings, Store};
 use crate::verify::Report;
 use crate::view::{View, dirs};
@@ -60,7 +60,7 @@ impl Plan {
     /// to the byte. [`Error::Locked`] if a broker runs on the store.
     pub fn run(&self, old: &Old, reached: Arc<AtomicU64>) -> Result<Recovery, Error> {
         let root = &self.settings.root;
-        let _lock = recovery::lock(&RealDisk, &self.settings)?;
+        let _lock = owner::lock(&RealDisk, &self.settings)?;
         let stage = root.join(STAGE);
         remove(&stage)?;
         if *old == Old::Delete {

@@ -1,55 +1,19 @@
 //! After a clean or an unclean stop: where the log ends, and what the queues lack. Spec `store.md`
 //! 7, `since-5.3.md` 5.2.
 
-use apogee_types::record::Record;
-use apogee_types::{LogOffset, Millis, QueueOffset, properties};
+use std::collections::BTreeSet;
+
+use apogee_types::record::{self, Record};
+use apogee_types::{LogOffset, Message, Millis, QueueOffset, names, properties};
 
 use crate::checkpoint::{Checkpoint, IndexMark};
 use crate::commit_log::CommitLog;
 use crate::consume_queue::ConsumeQueue;
-use crate::disk::Disk;
 use crate::error::Error;
-use crate::queue_ends::QueueEnds;
+use crate::queue_ends::{Had, QueueEnds};
 use crate::read::Unit;
-use crate::store::{Dispatched, Recovery, Settings, Store};
+use crate::store::{Dispatched, Recovery, Store};
 use crate::walk::{Batch, Found, SECTOR_LEN, Walked, batches, next};
-
-/// Takes the store's lock, the same kind as Apache's.
-pub(crate) fn lock(disk: &dyn Disk, settings: &Settings) -> Result<Box<dyn Send + Sync>, Error> {
-    let path = settings.root.join("lock");
-    if disk.read(&path).map_err(Error::io(&path))?.is_none() {
-        disk.replace(&path, b"lock").map_err(Error::io(&path))?;
-    }
-    disk.lock(&path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::WouldBlock | std::io::ErrorKind::PermissionDenied => {
-            Error::Locked { path }
-        }
-        _ => Error::io(path)(error),
-    })
-}
-
-/// Recognises directories that we must not touch, before anything is written.
-pub(crate) fn refuse_foreign(disk: &dyn Disk, settings: &Settings) -> Result<(), Error> {
-    let in_rocksdb = "holds consume queues in RocksDB, which are not supported";
-    let foreign = [("consumequeue_rocksdb", in_rocksdb)];
-    // Every broker of Apache's makes the directory; only topics in it make a difference.
-    let compacted = settings.root.join("compaction").join("compactionLog");
-    if !disk.list(&compacted).map_err(Error::io(&compacted))?.is_empty() {
-        let what = "holds compaction topics, which are not supported";
-        return Err(Error::Foreign { path: compacted, what });
-    }
-    for entry in disk.list(&settings.root).map_err(Error::io(&settings.root))? {
-        let found = foreign.iter().find(|(name, _)| entry.name.starts_with(name));
-        if let Some((_, what)) = found.filter(|_| entry.is_dir) {
-            return Err(Error::Foreign { path: settings.root.join(&entry.name), what });
-        }
-        if entry.name.starts_with("dledger-") {
-            let what = "holds a DLedger commit log, which is not supported";
-            return Err(Error::Foreign { path: settings.root.join(&entry.name), what });
-        }
-    }
-    Ok(())
-}
 
 /// The checkpoint, if it speaks of this log: where it says that a record starts, one does. With
 /// times only, as releases before 5.5 leave it, the place is a segment that began before them.
@@ -106,6 +70,8 @@ struct Known {
     intact: LogOffset,
     /// A stop in order was the last that happened to the log.
     is_as_left: bool,
+    /// Apache does not start if one of them has a queue of the other kind. Spec `store.md` 3.7.
+    batch_topics: BTreeSet<String>,
 }
 
 /// Empties the queues that an earlier start was building: the device may have any part of them. Of
@@ -125,6 +91,10 @@ pub(crate) fn recover(
     had_checkpoint: bool,
 ) -> Result<Recovery, Error> {
     let mut known = look_around(store, checkpoint, was_unclean)?;
+    if !known.batch_topics.is_empty() {
+        let topics = &known.batch_topics;
+        tracing::warn!(?topics, "topics with batch queues, which are not supported: left alone");
+    }
     if known.dispatched < checkpoint.queues_at || known.indexed < checkpoint.index.end {
         store.begin_rebuilding()?;
     }
@@ -160,6 +130,9 @@ pub(crate) fn recover(
     cut(store, end.0)?;
     store.queues.each(|queue| {
         queue.truncate(end)?;
+        if was_unclean {
+            queue.clear_rest()?;
+        }
         queue.raise_min(LogOffset(first))
     })?;
     if let Some(index) = &store.index {
@@ -176,13 +149,17 @@ fn look_around(store: &Store, checkpoint: &Checkpoint, was_unclean: bool) -> Res
         .queues
         .each(|queue| queue.cut_while(|offset, unit| !holds(&store.log, queue, offset, unit)))?;
     let queued = store.queues.all().iter().map(|queue| queue.log_end()).max().unwrap_or_default();
-    let indexed = store.index.as_ref().map(|index| index.end(&checkpoint.index));
     let noted = checkpoint.queues_at;
+    let ends = if was_unclean { None } else { believed_ends(store, noted, queued)? };
+    if let Some(index) = store.index.as_ref().filter(|_| !was_unclean) {
+        let had = ends.iter().flat_map(QueueEnds::index_files);
+        index.cut_at_hole(&checkpoint.index, LogOffset(store.log.segments.bounds().0), had)?;
+    }
+    let indexed = store.index.as_ref().map(|index| index.end(&checkpoint.index));
     let on_device = if was_unclean { noted } else { queued };
     store.queues.each(|queue| queue.set_flushed(on_device))?;
     let dispatched = on_device.min(queued);
     let in_index = indexed.unwrap_or(LogOffset(u64::MAX));
-    let ends = if was_unclean { None } else { believed_ends(store, noted, queued)? };
     let is_as_left = ends.is_some();
     let from = match ends {
         _ if was_unclean => start(store, dispatched.min(in_index)),
@@ -201,7 +178,14 @@ fn look_around(store: &Store, checkpoint: &Checkpoint, was_unclean: bool) -> Res
             noted.max(queued).max(indexed.unwrap_or_default())
         },
         is_as_left,
+        batch_topics: batch_topics(store)?,
     })
+}
+
+fn batch_topics(store: &Store) -> Result<BTreeSet<String>, Error> {
+    let dir = store.settings.root.join("batchconsumequeue");
+    let entries = store.disk.list(&dir).map_err(Error::io(dir))?;
+    Ok(entries.into_iter().filter(|it| it.is_dir).map(|it| it.name).collect())
 }
 
 /// Where the queues ended at the last stop, if nobody has used the store since: the log's last
@@ -218,28 +202,43 @@ fn believed_ends(
     Ok(ends.filter(is_last))
 }
 
-/// Up to where in the log all queues have what they had; those that were lost are made.
+/// Up to where in the log all queues have what they had; those that were lost are made. One that
+/// has lost its beginning is emptied, since units are only added at the end.
 fn find_lacking(store: &Store, ends: &QueueEnds) -> Result<LogOffset, Error> {
     const TOLD_MAX: u64 = 10;
     let (mut complete, mut count) = (LogOffset(u64::MAX), 0);
-    for (topic, id, had) in ends.iter() {
+    for Had { topic, id, first, end } in ends.queues() {
         let found = store.queues.find(topic, id);
-        let has = found.as_ref().map_or(QueueOffset(0), |queue| queue.bounds().end);
-        if had <= has {
+        let has = found.as_ref().map_or(QueueOffset(0)..QueueOffset(0), |queue| queue.bounds());
+        let has_lost_first = first.is_some_and(|first| first < end && first < has.start);
+        if end <= has.end && !has_lost_first || found.is_none() && is_deleted(store, topic) {
             continue;
         }
+        if count == 0 {
+            store.begin_rebuilding()?;
+        }
         let queue = store.queues.find_or_create(topic, id)?;
+        if has_lost_first {
+            queue.clear()?;
+        }
         complete = complete.min(queue.log_end());
         count += 1;
         if count <= TOLD_MAX {
-            tracing::error!(topic, queue = %id, %has, %had, "a queue has lost what it had");
+            let (has_first, has, had_first, had) = (has.start, has.end, first, end);
+            tracing::error!(topic, queue = %id, %has_first, %has, ?had_first, %had,
+                "a queue has lost what it had");
         }
     }
     if 0 < count {
-        store.begin_rebuilding()?;
         tracing::error!(queues = count, from = %complete, "queues are completed from the log");
     }
     Ok(complete)
+}
+
+/// Nobody knows the topic any more: its queues are not missed, although the log has its messages.
+fn is_deleted(store: &Store, topic: &str) -> bool {
+    let topics = store.settings.topics.as_ref();
+    topics.is_some_and(|topics| !topics.contains(topic) && !names::is_system_topic(topic))
 }
 
 /// Writes a byte of each sector over itself. After a sync has failed, memory and device differ, and
@@ -401,6 +400,9 @@ fn redispatch(
     }
     let (unit, offset) = (&record.unit, record.queue_offset);
     let queue = match store.queues.find(topic, record.queue_id) {
+        _ if !known.batch_topics.is_empty() && known.batch_topics.contains(topic) => None,
+        // After an unclean stop its config may not have been kept yet.
+        None if !known.is_unsure && is_deleted(store, topic) => None,
         None if known.dispatched <= unit.at => {
             Some(store.queues.find_or_create(topic, record.queue_id)?)
         }
@@ -434,6 +436,12 @@ fn put(
     if bounds.end <= offset {
         let is_of_earlier_life = unit.end() <= queue.log_end();
         if !is_of_earlier_life {
+            if !may_have(queue, offset, unit) {
+                let (at, topic, queue) = (unit.at, &queue.topic, queue.id);
+                tracing::error!(%at, %topic, %queue, %offset,
+                    "a message is damaged: its queue cannot be so long. It is in no queue");
+                return Ok(Outcome::Done);
+            }
             if bounds.end < offset && stop_at_gap {
                 return Ok(Outcome::Gap);
             }
@@ -446,14 +454,29 @@ fn put(
         Some(there) if there == *unit => return Ok(Outcome::WasThere),
         Some(there) if there.at == unit.at && there.len == unit.len => {}
         Some(there) if there.at < unit.at => {
-            queue.cut(offset)?;
-            queue.append(offset, unit)?;
+            // A new life begins with its first message. Else the head of one of them is damaged.
+            if offset == QueueOffset(0) || !holds(&store.log, queue, offset, &there) {
+                queue.cut(offset)?;
+                queue.append(offset, unit)?;
+            } else {
+                let (at, topic, queue) = (unit.at, &queue.topic, queue.id);
+                tracing::error!(%at, %topic, %queue, %offset,
+                    "a message is damaged: another has its place. It is in no queue");
+            }
         }
         Some(there) if holds(&store.log, queue, offset, &there) => {}
         None if offset < bounds.start => {}
         Some(_) | None => queue.correct(offset, unit)?,
     }
     Ok(Outcome::Done)
+}
+
+/// Whether the log had room for all messages that come before this one in its queue. Apache puts it
+/// at the queue's end; but from the offset that stands in it, consumers would go on there.
+fn may_have(queue: &ConsumeQueue, offset: QueueOffset, unit: &Unit) -> bool {
+    let len_min = record::encoded_len(&Message::new(&queue.topic, queue.id, &[])) as u64;
+    let room = unit.at.0.saturating_sub(queue.log_end().0);
+    offset.0 - queue.bounds().end.0 <= room / len_min
 }
 
 /// Says what will be cut off, unless it is nothing: the unwritten rest of a file is zeros.

@@ -24,6 +24,16 @@ pub struct Segments {
 }
 
 impl Segments {
+    /// An error if the files of `dir` are none of a row; nothing is written.
+    pub fn judge(
+        disk: &dyn Disk,
+        dir: &Path,
+        len: u64,
+        setting: &'static str,
+    ) -> Result<(), Error> {
+        look(disk, dir, len, setting).map(|_| ())
+    }
+
     /// Opens the files of `dir`, each `len` bytes long; `setting` names what says so.
     pub fn open(
         disk: Arc<dyn Disk>,
@@ -225,24 +235,35 @@ fn path(dir: &Path, offset: u64) -> PathBuf {
 
 /// The files of `dir`, none of them open.
 fn find(disk: &dyn Disk, dir: &Path, len: u64, setting: &'static str) -> Result<Row, Error> {
-    let entries = disk.list(dir).map_err(Error::io(dir))?;
-    let mut entries: Vec<_> = entries.into_iter().filter(|it| !it.is_dir).collect();
-    if let Some(last) = entries.last().filter(|it| it.len == 0) {
-        // Left by a crash between making the file and giving it its length.
-        let path = dir.join(&last.name);
+    let (row, empty) = look(disk, dir, len, setting)?;
+    if let Some(path) = empty {
         disk.remove(&path).map_err(Error::io(&path))?;
-        entries.pop();
     }
+    Ok(row)
+}
+
+/// The same, and a last file that is empty: a crash left it between making it and giving it its
+/// length.
+fn look(
+    disk: &dyn Disk,
+    dir: &Path,
+    len: u64,
+    setting: &'static str,
+) -> Result<(Row, Option<PathBuf>), Error> {
+    let entries = disk.list(dir).map_err(Error::io(dir))?;
+    let entries: Vec<_> = entries.into_iter().filter(|it| !it.is_dir).collect();
     let mut row = Row { start: 0, len, slots: Vec::with_capacity(entries.len()) };
-    for entry in entries {
-        let path = || dir.join(&entry.name);
-        if entry.len != len {
-            let (path, found) = (path(), entry.len);
-            return Err(Error::WrongLength { path, found, expected: len, setting });
-        }
+    for (index, entry) in entries.iter().enumerate() {
+        let path = dir.join(&entry.name);
+        let foreign = |what| Error::Foreign { path: path.clone(), what };
         let what = "is no segment: its name is not its offset";
-        let foreign = |what| Error::Foreign { path: path(), what };
         let start: u64 = entry.name.parse().map_err(|_| foreign(what))?;
+        if entry.len == 0 && index + 1 == entries.len() {
+            return Ok((row, Some(path)));
+        }
+        if entry.len != len {
+            return Err(Error::WrongLength { path, found: entry.len, expected: len, setting });
+        }
         if row.slots.is_empty() {
             row.start = start;
         } else if start != row.end() {
@@ -250,5 +271,5 @@ fn find(disk: &dyn Disk, dir: &Path, len: u64, setting: &'static str) -> Result<
         }
         row.slots.push(Slot::new(None));
     }
-    Ok(row)
+    Ok((row, None))
 }

@@ -1,5 +1,6 @@
 //! The façade: open, append, dispatch, read, look up, flush, close.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -35,9 +36,14 @@ pub struct Settings {
     pub index_enabled: bool,
     pub index_slot_count: u32,
     pub index_entry_count: u32,
+    /// What a clock on the wall shows then: of such times Apache makes the names of index files, by
+    /// which it orders them.
+    pub local_time: fn(Millis) -> Millis,
     pub flush: FlushMode,
     /// Longest body.
     pub body_len_max: usize,
+    /// The topics that exist, if it is known: queues of others that are not there are not missed.
+    pub topics: Option<BTreeSet<String>>,
     /// The delay of each level from 1, by which the units of delayed messages are built anew.
     pub delays_ms: Vec<Millis>,
 }
@@ -57,8 +63,10 @@ impl Settings {
             index_enabled: true,
             index_slot_count: 5_000_000,
             index_entry_count: 20_000_000,
+            local_time: |utc| utc,
             flush: FlushMode::Async,
             body_len_max: 4 << 20,
+            topics: None,
             delays_ms: Vec::new(),
         }
     }
@@ -158,14 +166,17 @@ impl Store {
         clock: Arc<dyn Clock>,
         settings: Settings,
     ) -> Result<Self, Error> {
-        crate::recovery::refuse_foreign(&*disk, &settings)?;
-        let lock = crate::recovery::lock(&*disk, &settings)?;
+        crate::owner::refuse_foreign(&*disk, &settings)?;
+        crate::owner::refuse_occupied(&*disk, &settings)?;
+        CommitLog::judge(&*disk, &settings)?;
+        let lock = crate::owner::lock(&*disk, &settings)?;
+        crate::owner::tell_of_rocksdb(&*disk, &settings)?;
         let abort = settings.root.join(ABORT);
         let was_unclean = disk.read(&abort).map_err(Error::io(&abort))?.is_some();
         let had_checkpoint = CheckpointFile::is_there(&*disk, &settings.root)?;
-        let checkpoint = CheckpointFile::open(&*disk, &settings.root)?;
+        let noted = Checkpoint::read(&*disk, &settings.root)?;
         let log = CommitLog::open(Arc::clone(&disk), clock, &settings)?;
-        let mut known = crate::recovery::believe(checkpoint.load(), &log).unwrap_or_else(|| {
+        let mut known = crate::recovery::believe(noted, &log).unwrap_or_else(|| {
             tracing::error!("the checkpoint is damaged or of another log: not believed");
             Checkpoint::default()
         });
@@ -176,15 +187,13 @@ impl Store {
         }
         let queues = Queues::open(Arc::clone(&disk), &settings)?;
         let index = if settings.index_enabled {
-            Some(Index::open(
-                Arc::clone(&disk),
-                &settings.root,
-                (settings.index_slot_count, settings.index_entry_count),
-                was_unclean.then_some(&known),
-            )?)
+            let unclean = was_unclean.then_some(&known);
+            Some(Index::open(Arc::clone(&disk), &settings, unclean)?)
         } else {
             None
         };
+        // The files are ours: now they may be written.
+        let checkpoint = CheckpointFile::open(&*disk, &settings.root)?;
         let mut store = Self {
             settings,
             disk,
@@ -478,7 +487,8 @@ impl Store {
         }
         self.log.drop_unused()?;
         let (root, last_at) = (&self.settings.root, self.checkpoint.load().queues_at);
-        QueueEnds::save(&*self.disk, root, last_at, &self.queues.all())?;
+        let index_files = self.index.as_ref().map_or(Vec::new(), Index::names);
+        QueueEnds::save(&*self.disk, root, last_at, &self.queues.all(), &index_files)?;
         let abort = self.settings.root.join(ABORT);
         self.disk.remove(&abort).map_err(Error::io(&abort))
     }
@@ -492,6 +502,12 @@ impl Store {
     #[must_use]
     pub fn flushes_synchronously(&self) -> bool {
         self.settings.flush == FlushMode::Sync
+    }
+
+    /// Longest body; of a batch, of all its messages together.
+    #[must_use]
+    pub fn body_len_max(&self) -> usize {
+        self.settings.body_len_max
     }
 
     #[must_use]

@@ -18,9 +18,9 @@ use crate::error::Error;
 use crate::frozen::Frozen;
 use crate::index::audit::sizes;
 use crate::open_files::OpenFiles;
-use crate::recovery;
 use crate::store::Settings;
 use crate::walk::{Step, walk};
+use crate::{owner, recovery};
 
 /// A queue, or why it cannot be read.
 pub(crate) type Opened = Result<Arc<ConsumeQueue>, Error>;
@@ -47,7 +47,7 @@ impl View {
     pub fn open(root: &Path, commit_log_dir: Option<&Path>, live: Live) -> Result<Self, Error> {
         let disk: Arc<dyn Disk> = Arc::new(Frozen::new(root));
         let settings = settings_of(root, commit_log_dir)?;
-        recovery::refuse_foreign(&*disk, &settings)?;
+        owner::refuse_foreign(&*disk, &settings)?;
         let path = root.join("lock");
         let lock = match disk.lock(&path) {
             Ok(lock) => Some(lock),

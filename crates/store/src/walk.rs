@@ -13,6 +13,7 @@ use crate::store::Store;
 
 /// What a device writes whole or not at all.
 pub(crate) const SECTOR_LEN: u64 = 512;
+const SECTOR: usize = SECTOR_LEN as usize;
 
 /// Records that are handed over at once: so many that it costs nothing, so few that they stay in a
 /// cache.
@@ -82,7 +83,8 @@ pub enum Step<'a> {
 }
 
 /// Walks through the log from `from`, where a record starts, until it ends or `look` says so; where
-/// that is. It ends with what is no whole record, but below `intact` that is damage.
+/// that is. It ends with what is no whole record, but below `intact` that is damage: what lies
+/// there, and the record that starts at `intact`, was on the device once.
 pub(crate) fn walk(
     segments: &Segments,
     from: LogOffset,
@@ -94,9 +96,9 @@ pub(crate) fn walk(
         let start = at - place;
         let segment = file.slice(0, file.len() as usize);
         while at < start + file.len() {
-            let is_damage = at < intact.0;
-            let looked = match next(&segment, (at - start) as usize, at) {
-                Found::Record(record) => {
+            let (is_damage, place) = (at < intact.0, (at - start) as usize);
+            let looked = match next(&segment, place, at) {
+                Found::Record(record) if at <= intact.0 || !is_torn(&record, place) => {
                     at += record.len as u64;
                     look(Step::Record(&record))
                 }
@@ -108,7 +110,7 @@ pub(crate) fn walk(
                     at = start + file.len();
                     ControlFlow::Continue(())
                 }
-                Found::Flipped(_) | Found::Nothing => {
+                Found::Record(_) | Found::Flipped(_) | Found::Nothing => {
                     let next = is_damage.then(|| find_next(segments, at + 1, intact.0)).flatten();
                     let Some(next) = next else { return LogOffset(at) };
                     let lost = LogOffset(at)..LogOffset(next);
@@ -200,7 +202,7 @@ pub(crate) enum Found<'a> {
     Nothing,
 }
 
-/// What lies at `place` of a segment, where the log's offset is `at`.
+/// What lies at `place` of a segment, where the log's offset is `at`. A record may still be torn.
 pub(crate) fn next(segment: &[u8], place: usize, at: u64) -> Found<'_> {
     let rest = &segment[place..];
     let Some([len @ .., m0, m1, m2, m3]) = rest.first_chunk::<8>() else { return Found::Nothing };
@@ -212,9 +214,6 @@ pub(crate) fn next(segment: &[u8], place: usize, at: u64) -> Found<'_> {
     let Some(record) = Record::parse(rest).ok().filter(|record| record.at.0 == at) else {
         return Found::Nothing;
     };
-    if is_torn(&record, place) {
-        return Found::Nothing;
-    }
     match record.check_body() {
         Ok(()) => Found::Record(record),
         Err(_) => Found::Flipped(record),
@@ -225,16 +224,27 @@ pub(crate) fn next(segment: &[u8], place: usize, at: u64) -> Found<'_> {
 /// and the lengths tell of the head; of topic and properties a missing sector is left as zeros,
 /// and a page that was written while the record was being copied ends in them.
 fn is_torn(record: &Record<'_>, place: usize) -> bool {
-    const SECTOR: usize = SECTOR_LEN as usize;
-    let (properties, end) = (record.properties, place + record.len);
-    let start = end - properties.len();
+    let properties = record.properties;
+    let start = place + record.len - properties.len();
     let (first, rest) =
         properties.split_at((start.next_multiple_of(SECTOR) - start).min(properties.len()));
-    let is_lost = |part: &[u8]| !part.is_empty() && part.iter().all(|byte| *byte == 0);
+    let is_lost = |part: &[u8]| part.iter().all(|byte| *byte == 0);
+    // Their length stands before them: if it ends in their first sector, and not with a zero, that
+    // sector is there.
+    let may_lack_first = start % SECTOR == 1 && first.len() == SECTOR - 1;
     record.topic.contains('\0')
         || properties.last() == Some(&0)
-        || is_lost(first)
-        || rest.chunks(SECTOR).any(is_lost)
+        || (may_lack_first && properties.len().is_multiple_of(256) && is_lost(first))
+        || rest.chunks_exact(SECTOR).any(is_lost)
+}
+
+/// Whether there are places in the log where [`is_torn`] would be wrong about these properties, so
+/// that a start would cut off all that follows them.
+pub(crate) fn may_seem_torn(properties: &[u8]) -> bool {
+    let is_run = |zeros: &[u8]| SECTOR - 1 <= zeros.len();
+    // Most hold none at all. Without a branch the compiler compares many at once.
+    properties.iter().fold(false, |found, byte| found | (*byte == 0))
+        && (properties.last() == Some(&0) || properties.split(|byte| *byte != 0).any(is_run))
 }
 
 /// The tag code of the record's unit; of a delayed message its delivery time. Spec `store.md` 3.1.

@@ -83,6 +83,7 @@ fn check(kind: &'static str, name: &str, max: usize) -> Result<(), NameError> {
     Ok(())
 }
 
+/// Belongs to the system whichever broker it is; each has further ones.
 #[must_use]
 pub fn is_system_topic(topic: &str) -> bool {
     topic.starts_with(SYSTEM_PREFIX)

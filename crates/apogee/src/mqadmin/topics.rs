@@ -107,16 +107,8 @@ async fn update(admin: &Admin) -> anyhow::Result<()> {
     config.write_queue_count = admin.number('w')?.unwrap_or(8);
     config.topic_sys_flag = bit('u', UNIT) | bit('s', UNIT_SUB);
     config.order = order;
-    for part in admin.flag('a').unwrap_or_default().split(',') {
-        let pair = match (part.strip_prefix('+'), part.strip_prefix('-')) {
-            (Some(pair), _) => pair.split_once('=').filter(|(_, value)| !value.is_empty()),
-            // Without a value it is removed.
-            (None, Some(name)) => Some((name, "")),
-            (None, None) if part.is_empty() => continue,
-            (None, None) => None,
-        };
-        let (name, value) =
-            pair.with_context(|| format!("attribute {part} is neither +key=value nor -key"))?;
+    for part in admin.flag('a').unwrap_or_default().split(',').filter(|part| !part.is_empty()) {
+        let (name, value) = part.split_once('=').unwrap_or((part, ""));
         config.attributes.insert(name.to_owned(), value.to_owned());
     }
     let targets = admin.targets().await?;

@@ -16,6 +16,10 @@ use serde_json::json;
 use super::{Place, time};
 use crate::consume;
 
+/// By which the clock of an Apache broker may have been set back: then later messages of the log
+/// were stored earlier.
+const STEP_MS_MAX: Millis = 3_600_000;
+
 #[derive(Debug, clap::Args)]
 pub struct DumpArgs {
     #[command(flatten)]
@@ -110,7 +114,8 @@ pub fn run(args: &DumpArgs) -> anyhow::Result<()> {
 /// Prints in the order of the log.
 fn from_log(view: &View, printer: &mut Printer<'_>, offsets: Option<&Range<u64>>) {
     let start = LogOffset(view.log_bounds().start);
-    let start = printer.args.from.map_or(start, |ms| view.segment_before(ms));
+    let from = printer.args.from.map(|ms| ms.saturating_sub(STEP_MS_MAX));
+    let start = from.map_or(start, |ms| view.segment_before(ms));
     view.walk(start, &mut |step| match step {
         Step::Record(record) | Step::Flipped(record) => {
             if offsets.is_some_and(|offsets| !offsets.contains(&record.queue_offset.0)) {
@@ -134,8 +139,7 @@ struct Printer<'a> {
 impl Printer<'_> {
     /// Prints the record if it is wanted; no more once enough was printed or nobody reads.
     fn print(&mut self, record: &Record<'_>) -> ControlFlow<()> {
-        if self.args.to.is_some_and(|to| to <= record.stored_ms) {
-            // Store times do not go back.
+        if self.args.to.is_some_and(|to| to.saturating_add(STEP_MS_MAX) <= record.stored_ms) {
             return ControlFlow::Break(());
         }
         if !self.wants(record) {
@@ -163,6 +167,7 @@ impl Printer<'_> {
         args.topic.as_ref().is_none_or(|topic| topic == record.topic)
             && args.queue.is_none_or(|queue| queue == record.queue_id)
             && args.from.is_none_or(|from| from <= record.stored_ms)
+            && args.to.is_none_or(|to| record.stored_ms < to)
             && args.key.as_ref().is_none_or(|key| is_key(key))
     }
 }

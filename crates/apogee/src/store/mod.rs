@@ -59,7 +59,7 @@ pub fn run(command: StoreCommand) -> anyhow::Result<i32> {
 }
 
 /// The topics that exist; `None` where nothing tells.
-fn topics(root: &Path) -> anyhow::Result<Option<BTreeSet<String>>> {
+pub fn topics(root: &Path) -> anyhow::Result<Option<BTreeSet<String>>> {
     for name in ["topics.json", "topics.json.bak"] {
         let path = root.join("config").join(name);
         let content = RealDisk.read(&path).with_context(|| path.display().to_string())?;

@@ -84,6 +84,7 @@ fn settings(args: &RepairArgs, view: &View) -> anyhow::Result<Settings> {
         index_enabled: given.index_enabled,
         index_slot_count: slots,
         index_entry_count: entries,
+        local_time: given.local_time,
         delays_ms: given.delays_ms,
         ..found
     })

@@ -1,5 +1,6 @@
 //! A standalone server for one test.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -11,15 +12,17 @@ pub struct Server {
 
 impl Server {
     /// Starts on `port` (and on `port` + 10 and + 8), over what is in `dir`, set up by `conf`.
+    /// Its log goes to `dir`, too.
     pub fn start(dir: &Path, port: u16, conf: &str) -> Self {
         let file = dir.join("broker.conf");
         std::fs::write(&file, conf).unwrap();
+        let log = File::options().create(true).append(true).open(dir.join("log")).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_apogee"))
             .args(["--data", dir.join("data").to_str().unwrap(), "--bind", "127.0.0.1"])
             .args(["--port", &port.to_string(), "--broker-port", &(port + 10).to_string()])
             .args(["-c", file.to_str().unwrap()])
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(log)
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();

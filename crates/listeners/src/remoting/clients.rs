@@ -19,6 +19,7 @@ use apogee_wire::remoting::table::Empty;
 use apogee_wire::remoting::{Language, ResponseCode};
 
 use super::door::PeerOutlet;
+use super::pending::Until;
 use super::router::{Answer, Call, Refusal, Reply, Router, body, json_body};
 
 /// Adds what this file serves.
@@ -40,28 +41,39 @@ fn heart_beat(call: &mut Call<'_>, _: HeartBeat) -> Answer<HeartBeatResponse> {
     let now = broker.clock.now_ms();
     let client = client(call, &beat.client_id);
     let mut is_changed = beat.heartbeat_fingerprint == 0;
+    let mut created = 0;
     for data in beat.consumer_data_set {
         let group = Arc::clone(&data.group_name);
+        let Some(number) = beat_consumer(broker, &client, data, beat.without_sub) else { continue };
+        created = created.max(number);
         if beat.heartbeat_fingerprint != 0 {
             let fingerprint = beat.heartbeat_fingerprint;
             is_changed |= broker.clients.fingerprint_changed(&group, fingerprint);
         }
-        beat_consumer(broker, &client, data, beat.without_sub);
     }
     for data in beat.producer_data_set {
         broker.clients.beat_producer(&client, &data.group_name, now);
     }
-    Ok(Reply::Now(HeartBeatResponse { supports_v2: true, is_sub_change: is_changed }))
+    let fields = HeartBeatResponse { supports_v2: true, is_sub_change: is_changed };
+    Ok(Reply::After(fields, Until { created, ..Until::default() }))
 }
 
-/// Steps of spec `client-behaviour.md` 3. A group that may not be created is passed over.
-fn beat_consumer(broker: &Broker, client: &Client, data: ConsumerData, without_sub: bool) {
+/// Steps of spec `client-behaviour.md` 3; which creation is to be waited for. `None`: a group that
+/// may not be created is passed over.
+fn beat_consumer(
+    broker: &Broker,
+    client: &Client,
+    data: ConsumerData,
+    without_sub: bool,
+) -> Option<u64> {
     let now = broker.clock.now_ms();
-    let Ok(config) = broker.groups.find_or_create(&data.group_name, now) else { return };
+    let config = broker.groups.find_or_create(&data.group_name, now).ok()?;
+    let mut created = broker.created.number(&data.group_name);
     if 0 < config.retry_queue_count {
         let retry_topic = names::retry_topic(&data.group_name);
         let unit_mode = data.unit_mode;
         broker.topics.find_or_create(&retry_topic, config.retry_queue_count, unit_mode, now);
+        created = created.max(broker.created.number(&retry_topic));
     }
     let notify = broker.settings.notify_consumer_ids_changed_enable
         && config.notify_consumer_ids_changed_enable;
@@ -74,6 +86,7 @@ fn beat_consumer(broker: &Broker, client: &Client, data: ConsumerData, without_s
         notify,
     };
     broker.clients.beat_consumer(client, beat, now);
+    Some(created)
 }
 
 fn client(call: &Call<'_>, client_id: &str) -> Client {

@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 
+use super::complaints::Complaints;
 use super::names::NameServer;
 use super::router::Router;
 use super::session::ServerSession;
@@ -32,6 +33,7 @@ pub struct Door {
     pub changed: watch::Sender<()>,
     /// Told when a request is parked: whoever looks after its deadline may have slept.
     pub parked: Notify,
+    pub complaints: Complaints,
     /// `syncFlushTimeout`.
     pub sync_flush_timeout: Duration,
     /// `serverChannelMaxIdleTimeSeconds`.
@@ -82,6 +84,7 @@ impl Door {
             names,
             changed: watch::Sender::new(()),
             parked: Notify::new(),
+            complaints: Complaints::default(),
             sync_flush_timeout: Duration::from_millis(store.sync_flush_timeout),
             idle: match net.server_channel_max_idle_time_seconds {
                 0 => NEVER,
@@ -126,6 +129,7 @@ impl Door {
         if let Some(names) = &self.names {
             names.expire_step();
         }
+        self.complaints.sum_up();
         let has_parked = self.broker.as_ref().is_some_and(|broker| !broker.waiters.is_empty());
         has_parked.then_some(SWEEP_PAUSE)
     }
@@ -156,7 +160,9 @@ impl Door {
     /// Serves one connection to its end.
     async fn serve(self: Arc<Self>, stream: Box<dyn Stream>, lane: Arc<Lane>) {
         let connection = self.next_connection.fetch_add(1, Ordering::Relaxed);
-        let peer = Arc::new(Peer::new(connection, stream.local_addr(), stream.peer_addr()));
+        let outbox = Outbox::new(&self.admission);
+        let (local, addr) = (stream.local_addr(), stream.peer_addr());
+        let peer = Arc::new(Peer::new(connection, local, addr, outbox));
         let mut session = ServerSession::new(Arc::clone(&self), Arc::clone(&peer));
         // Dropping the task, as a stop does, must leave the groups as well.
         let leave = Leave { door: &self, peer: &peer };
@@ -165,6 +171,10 @@ impl Door {
         drop(leave);
         match closed {
             Closed::ByPeer | Closed::ByUs => {}
+            reason @ (Closed::Frame(_) | Closed::Protocol(_) | Closed::TooSlow(_)) => {
+                let line = || tracing::warn!(peer = %peer.addr, %reason, "connection cut off");
+                self.complaints.tell(line);
+            }
             reason => tracing::debug!(peer = %peer.addr, %reason, "connection closed"),
         }
     }
@@ -191,8 +201,13 @@ impl Drop for Leave<'_> {
 
 impl Peer {
     #[must_use]
-    pub fn new(connection: ConnectionId, local: SocketAddr, addr: SocketAddr) -> Self {
-        let (address, outbox) = (addr.to_string().into(), Outbox::default());
+    pub fn new(
+        connection: ConnectionId,
+        local: SocketAddr,
+        addr: SocketAddr,
+        outbox: Outbox,
+    ) -> Self {
+        let address = addr.to_string().into();
         let (next_opaque, calls) = (AtomicI32::new(0), Mutex::default());
         Self { connection, local, addr, address, outbox, next_opaque, calls }
     }

@@ -24,6 +24,7 @@ pub fn response_code(error: &Error) -> ResponseCode {
         Error::GroupOffline { .. } | Error::NotSubscribed { .. } => {
             ResponseCode::SUBSCRIPTION_NOT_EXIST
         }
+        Error::Slave => ResponseCode::SYSTEM_BUSY,
         Error::SubscriptionNotLatest { .. } => ResponseCode::SUBSCRIPTION_NOT_LATEST,
         Error::FilterNotSupported
         | Error::InvalidState(_)

@@ -1,6 +1,7 @@
 //! The door for RocketMQ's own protocol.
 
 pub mod clients;
+pub mod complaints;
 pub mod door;
 pub mod errors;
 pub mod groups;

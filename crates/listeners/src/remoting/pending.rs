@@ -1,10 +1,11 @@
-//! Responses that wait for the device: written in log order, released by the flushed watermark.
+//! Responses that wait for the disk: for the log, in log order, or for a topic that was created.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use apogee_broker::created::Created;
 use apogee_store::Watermark;
 use apogee_types::LogOffset;
 use apogee_wire::output::Output;
@@ -29,9 +30,18 @@ pub struct Pending {
     timer: Option<Pin<Box<Sleep>>>,
 }
 
+/// What the disk must have before a response is given; by default nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Until {
+    /// The device has the log up to there.
+    pub flushed: LogOffset,
+    /// Topics and groups are written up to this creation.
+    pub created: u64,
+}
+
 struct Response {
-    end: LogOffset,
-    /// When the answer is given although the device does not have the message.
+    until: Until,
+    /// When the answer is given although the disk does not have it.
     deadline: Instant,
     len: usize,
     opaque: i32,
@@ -49,13 +59,13 @@ impl Pending {
         Self { queue: VecDeque::new(), output: Output::default(), timeout, timer: None }
     }
 
-    /// Keeps what `write` appends until the log is on the device up to `end`.
-    pub fn push(&mut self, end: LogOffset, opaque: i32, write: impl FnOnce(&mut Output)) {
+    /// Keeps what `write` appends until the disk has what it promises.
+    pub fn push(&mut self, until: Until, opaque: i32, write: impl FnOnce(&mut Output)) {
         let before = self.output.bytes.len();
         write(&mut self.output);
         let len = self.output.bytes.len() - before;
         let deadline = Instant::now() + self.timeout;
-        self.queue.push_back(Response { end, deadline, len, opaque });
+        self.queue.push_back(Response { until, deadline, len, opaque });
     }
 
     #[must_use]
@@ -74,14 +84,20 @@ impl Pending {
         &mut self,
         cx: &mut Context<'_>,
         flushed: &Watermark,
+        created: &Created,
         output: &mut Output,
     ) -> bool {
         let mut released = 0;
         let mut failed = false;
         while let Some(response) = self.queue.front() {
-            match flushed.poll_reached(cx, response.end) {
+            match flushed.poll_reached(cx, response.until.flushed) {
                 Poll::Pending => break,
-                Poll::Ready(Ok(())) => released += response.len,
+                Poll::Ready(Ok(())) => {
+                    if created.poll_written(cx, response.until.created).is_pending() {
+                        break;
+                    }
+                    released += response.len;
+                }
                 Poll::Ready(Err(_)) => {
                     failed = true;
                     break;
@@ -155,12 +171,13 @@ mod tests {
                 let head = ResponseHead { encoding, code, opaque, remark: None };
                 let write =
                     |out: &mut Output| head.write(out, |put| put.text("queueId", "7"), |_| {});
-                pending.push(LogOffset(end), opaque, write);
+                let until = Until { flushed: LogOffset(end), created: 0 };
+                pending.push(until, opaque, write);
             }
             let began = Instant::now();
             let mut output = Output::default();
             poll_fn(|cx| {
-                pending.release(cx, &flushed, &mut output);
+                pending.release(cx, &flushed, &Created::default(), &mut output);
                 if pending.is_empty() { Poll::Ready(()) } else { Poll::Pending }
             })
             .await;

@@ -185,7 +185,9 @@ impl Parked {
             return;
         }
         let mut units = Vec::new();
-        let pulled = match broker.pull(&pull, &self.admitted, &mut units) {
+        let admitted = broker.admit_again(&pull, self.admitted);
+        let pulled = admitted.and_then(|admitted| broker.pull(&pull, &admitted, &mut units));
+        let pulled = match pulled {
             Ok(pulled) => pulled,
             Err(error) => {
                 let refusal = Refusal::from(error);

@@ -2,7 +2,7 @@
 //! 9.5.
 //!
 //! One task for each name server, so that one that is away delays nothing. All topics are sent
-//! first, and again every half minute; in between only those that changed.
+//! over each new connection, and when the name server has lost them; else only those that changed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -112,8 +112,9 @@ impl Registrar {
             } else {
                 difference(&told, &table)
             };
-            // Nothing is to be told of topics that are only deleted.
-            if !topics.is_empty() {
+            // Now and then for the sake of the answer, which says what topics are ordered. Else
+            // nothing is to be told of topics that are only deleted.
+            if is_due || !topics.is_empty() {
                 self.register(link, &table, topics).await?;
                 told = table;
             }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use apogee_broker::publish::Recent;
 use apogee_broker::{self as broker, Broker};
 use apogee_store::Unit;
-use apogee_types::{LogOffset, Millis, json};
+use apogee_types::{Millis, json};
 use apogee_wire::output::Output;
 use apogee_wire::remoting::header::ResponseHead;
 use apogee_wire::remoting::{
@@ -15,11 +15,13 @@ use apogee_wire::remoting::{
 };
 
 use super::door::{Door, Peer};
-use super::pending::Pending;
+use super::pending::{Pending, Until};
 use super::{errors, pull};
 
 /// What a refusal says at most.
 const REMARK_LEN_MAX: usize = 1024;
+/// What a line of the log shows of a topic at most.
+const NAME_LEN_MAX: usize = 128;
 
 /// A request on its way through a handler.
 pub struct Call<'a> {
@@ -58,8 +60,8 @@ pub enum Reply<T> {
         remark: &'static str,
         fields: T,
     },
-    /// As `Now`, but only once the device has the log up to there.
-    Flushed(T, LogOffset),
+    /// As `Now`, but only once the disk has what is promised.
+    After(T, Until),
     /// With these records as body.
     Records {
         remark: &'static str,
@@ -91,13 +93,44 @@ impl Call<'_> {
 
     /// Answers with an error, unless the sender wants no answer.
     pub fn refuse(&self, output: &mut Output, code: ResponseCode, remark: &str) {
+        // A remark repeats names as they came, and those may be as long as a frame.
+        let remark = &remark[..remark.floor_char_boundary(REMARK_LEN_MAX)];
+        self.log_refusal(code, remark);
         if !self.header.is_oneway() {
-            // A remark repeats names as they came, and those may be as long as a frame.
-            let remark = &remark[..remark.floor_char_boundary(REMARK_LEN_MAX)];
             let head = ResponseHead { code, remark: Some(remark), ..self.head() };
             head.write(output, |_| {}, |_| {});
         }
     }
+
+    /// What a client in order is told now and then, as of a topic that does not exist yet, is no
+    /// news for the operator.
+    fn log_refusal(&self, code: ResponseCode, remark: &str) {
+        let number = self.header.code;
+        let request = requests::request_name(number).unwrap_or("unknown");
+        let peer = self.peer.addr;
+        if !is_fault_of_sender(code) {
+            tracing::debug!(%peer, request, %code, remark, "request refused");
+            return;
+        }
+        self.door.complaints.tell(|| {
+            let topic = self.header.fields.get("topic").or_else(|| self.header.fields.get("b"));
+            let topic = topic.map(|it| it.to_cow().into_owned()).unwrap_or_default();
+            let topic = &topic[..topic.floor_char_boundary(NAME_LEN_MAX)];
+            tracing::warn!(%peer, request, number, ?topic, %code, ?remark, "request refused");
+        });
+    }
+}
+
+/// The request is wrong, or nobody may ask it: to try again is in vain.
+fn is_fault_of_sender(code: ResponseCode) -> bool {
+    matches!(
+        code,
+        ResponseCode::REQUEST_CODE_NOT_SUPPORTED
+            | ResponseCode::MESSAGE_ILLEGAL
+            | ResponseCode::NO_PERMISSION
+            | ResponseCode::SUBSCRIPTION_PARSE_FAILED
+            | ResponseCode::INVALID_PARAMETER
+    )
 }
 
 /// A request that is not served, and why.
@@ -229,8 +262,11 @@ fn write_reply<'a, T: Fields<'a>>(
             head.write_fields(output, &fields, records);
             return Some(units);
         }
-        Reply::Flushed(fields, end) => {
-            pending.push(end, head.opaque, |out| head.write_fields(out, &fields, |_| {}));
+        Reply::After(fields, until) if until == Until::default() => {
+            head.write_fields(output, &fields, |_| {});
+        }
+        Reply::After(fields, until) => {
+            pending.push(until, head.opaque, |out| head.write_fields(out, &fields, |_| {}));
         }
         Reply::Later => {}
     }

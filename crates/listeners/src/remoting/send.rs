@@ -1,7 +1,7 @@
 //! Sends: 10, 310, 320, and messages that a consumer sends back: 36.
 
 use apogee_broker::publish::{BatchEntry, Places, Published, Send};
-use apogee_broker::retry::SendBack;
+use apogee_broker::retry::{SendBack, SentBack};
 use apogee_types::id::OFFSET_ID_LEN_MAX;
 use apogee_types::properties::KeyPlaces;
 use apogee_types::{LogOffset, SysFlag};
@@ -11,6 +11,7 @@ use apogee_wire::remoting::requests::{
 use apogee_wire::remoting::table::Empty;
 use apogee_wire::remoting::{ResponseCode, Text, batch};
 
+use super::pending::Until;
 use super::router::{Answer, Call, Refusal, Reply, Router, plain};
 
 /// Upstream honours `maxReconsumeTimes` of a header from this release on (3.4.9).
@@ -103,7 +104,7 @@ fn store<'a, 'b>(
             batch::records(call.body).map(|record| record.map(entry)).collect();
         let entries = entries
             .map_err(|error| Refusal::new(ResponseCode::MESSAGE_ILLEGAL, error.to_string()))?;
-        broker.publish_batch(&send, &entries)?
+        broker.publish_batch(&send, encoded, &entries)?
     } else {
         broker.publish(&send, encoded, &mut call.scratch.recent)?
     };
@@ -141,11 +142,9 @@ fn respond<'b>(call: &'b mut Call<'_>, published: &Published) -> Reply<SendMessa
         region: Some(Text::Plain(&broker.settings.region_id)),
         trace_on: Some(Text::Plain(broker.trace_on())),
     };
-    if published.wait && broker.store.flushes_synchronously() {
-        Reply::Flushed(fields, published.end)
-    } else {
-        Reply::Now(fields)
-    }
+    let waits = published.wait && broker.store.flushes_synchronously();
+    let flushed = if waits { published.end } else { LogOffset(0) };
+    Reply::After(fields, Until { flushed, created: published.created })
 }
 
 fn send_back<'a>(call: &mut Call<'a>, request: ConsumerSendMsgBack) -> Answer<Empty> {
@@ -153,7 +152,7 @@ fn send_back<'a>(call: &mut Call<'a>, request: ConsumerSendMsgBack) -> Answer<Em
         let remark = format!("look message by offset failed, {}", request.log_offset);
         Refusal::new(ResponseCode::SYSTEM_ERROR, remark)
     })?;
-    let end = call.broker().send_back(&SendBack {
+    let sent_back = call.broker().send_back(&SendBack {
         group: &request.group,
         at: LogOffset(at),
         delay_level: request.delay_level,
@@ -161,8 +160,8 @@ fn send_back<'a>(call: &mut Call<'a>, request: ConsumerSendMsgBack) -> Answer<Em
         unit_mode: request.unit_mode,
     })?;
     call.scratch.appended = true;
-    Ok(match end {
-        Some(end) if call.broker().store.flushes_synchronously() => Reply::Flushed(Empty, end),
-        _ => Reply::Now(Empty),
-    })
+    let Some(SentBack { end, created }) = sent_back else { return Ok(Reply::Now(Empty)) };
+    let waits = call.broker().store.flushes_synchronously();
+    let flushed = if waits { end } else { LogOffset(0) };
+    Ok(Reply::After(Empty, Until { flushed, created }))
 }

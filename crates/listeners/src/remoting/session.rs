@@ -68,7 +68,8 @@ impl Session for ServerSession {
             return;
         }
         let broker = self.door.broker();
-        if self.pending.release(cx, broker.store.flushed_watermark(), output) {
+        let flushed = broker.store.flushed_watermark();
+        if self.pending.release(cx, flushed, &broker.created, output) {
             broker.dispatch();
         }
     }

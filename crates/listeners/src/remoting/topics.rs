@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use apogee_broker::{Broker, attributes};
 use apogee_types::config::{Perm, TopicConfig};
 use apogee_types::names;
 use apogee_wire::remoting::ResponseCode;
@@ -51,33 +52,29 @@ fn create_list(call: &mut Call<'_>, _: UpdateAndCreateTopicList) -> Answer<Empty
 }
 
 /// Creates or changes topics, all or none; acknowledged once the file has them.
-fn put(call: &Call<'_>, configs: Vec<TopicConfig>) -> Answer<Empty> {
+fn put(call: &Call<'_>, mut configs: Vec<TopicConfig>) -> Answer<Empty> {
     let broker = call.door.broker();
-    for config in &configs {
-        check(config)?;
+    for config in &mut configs {
+        check(broker, config)?;
+        let known = broker.topics.find(&config.topic_name);
+        let known = known.as_ref().map(|known| &known.attributes);
+        config.attributes = attributes::change(known, &config.attributes)?;
     }
     let now = broker.clock.now_ms();
-    for mut config in configs {
-        if let Some(known) = broker.topics.find(&config.topic_name) {
-            let kept = known.attributes.clone().into_iter();
-            config.attributes = kept.chain(config.attributes).collect();
-        }
-        config.attributes.retain(|_, value| !value.is_empty());
-        broker.topics.put(config, now);
-    }
+    configs.into_iter().for_each(|config| broker.topics.put(config, now));
     broker.persist_tables()?;
     call.door.topics_changed();
     Ok(Reply::Now(Empty))
 }
 
-fn check(config: &TopicConfig) -> Result<(), Refusal> {
+fn check(broker: &Broker, config: &TopicConfig) -> Result<(), Refusal> {
     /// The most queues of any topic; upstream knows no bound, a queue is a directory of files.
     const QUEUE_COUNT_MAX: i32 = 65_536;
     let topic = &*config.topic_name;
     let invalid = |remark: String| Refusal::new(ResponseCode::INVALID_PARAMETER, remark);
     names::check_topic(topic).map_err(|error| invalid(error.to_string()))?;
-    if names::is_system_topic(topic) {
-        return Err(invalid(format!("The topic[{topic}] is conflict with system topic.")));
+    if broker.is_system_topic(topic) {
+        return Err(conflict(topic));
     }
     for count in [config.read_queue_count, config.write_queue_count] {
         if !(0..=QUEUE_COUNT_MAX).contains(&count) {
@@ -89,7 +86,12 @@ fn check(config: &TopicConfig) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// `+key=value,-key`: upstream's way to set and remove attributes; a removal is an empty value.
+fn conflict(topic: &str) -> Refusal {
+    let remark = format!("The topic[{topic}] is conflict with system topic.");
+    Refusal::new(ResponseCode::INVALID_PARAMETER, remark)
+}
+
+/// `+key=value,-key`, with the signs as part of the keys.
 fn parse_attributes(text: &str) -> Result<BTreeMap<String, String>, Refusal> {
     let refused = |part: &str| {
         let remark = format!("attribute `{part}` is neither +key=value nor -key");
@@ -97,22 +99,22 @@ fn parse_attributes(text: &str) -> Result<BTreeMap<String, String>, Refusal> {
     };
     let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
     parts
-        .map(|part| match (part.strip_prefix('+'), part.strip_prefix('-')) {
-            (Some(pair), _) => pair
-                .split_once('=')
-                .map(|(key, value)| (key.to_owned(), value.to_owned()))
-                .ok_or_else(|| refused(part)),
-            (None, Some(key)) => Ok((key.to_owned(), String::new())),
-            (None, None) => Err(refused(part)),
+        .map(|part| match part.split_once('=') {
+            Some((key, value)) if key.starts_with('+') => Ok((key.to_owned(), value.to_owned())),
+            None if part.starts_with('-') => Ok((part.to_owned(), String::new())),
+            _ => Err(refused(part)),
         })
         .collect()
 }
 
 fn delete(call: &mut Call<'_>, request: DeleteTopicInBroker) -> Answer<Empty> {
     let topic = request.topic.trim();
-    if topic.is_empty() || names::is_system_topic(topic) {
-        let remark = format!("The topic[{topic}] is blank or belongs to the system.");
+    if topic.is_empty() {
+        let remark = "The specified topic is blank.";
         return Err(Refusal::new(ResponseCode::INVALID_PARAMETER, remark));
+    }
+    if call.broker().is_system_topic(topic) {
+        return Err(conflict(topic));
     }
     call.broker().delete_topic(topic)?;
     call.door.topics_changed();

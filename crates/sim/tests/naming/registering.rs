@@ -19,13 +19,13 @@ use crate::world::{MORE_NAMES, NAMES, World, route, until_route};
 const SOON: Duration = Duration::from_secs(5);
 const PERIOD: Duration = Duration::from_secs(31);
 
-fn unforced() -> BrokerSettings {
-    BrokerSettings { force_register: false, ..BrokerSettings::default() }
+fn forced() -> BrokerSettings {
+    BrokerSettings { force_register: true, ..BrokerSettings::default() }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_name_server_that_was_started_anew_knows_all_topics_again() {
-    for settings in [BrokerSettings::default(), unforced()] {
+    for settings in [BrokerSettings::default(), forced()] {
         for pause_ms in (0..1500).step_by(50) {
             let world = World::new();
             let names = world.name_server(NAMES, NamesrvSettings::default()).await;
@@ -65,7 +65,7 @@ async fn connections_that_break_lose_no_topics() {
     for pause_ms in 0..10 {
         let world = World::new();
         let _names = world.name_server(NAMES, NamesrvSettings::default()).await;
-        let broker = world.broker("a", unforced(), &[NAMES]);
+        let broker = world.broker("a", BrokerSettings::default(), &[NAMES]);
         broker.create("kept");
         let client = world.client(&[NAMES]);
         until_route(&client, "kept", true, SOON).await;
@@ -108,10 +108,10 @@ async fn a_killed_broker_is_forgotten_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_topic_that_only_the_name_server_lost_comes_back() {
+async fn a_topic_that_only_the_name_server_lost_comes_back_if_that_is_forced() {
     let world = World::new();
     let _names = world.name_server(NAMES, NamesrvSettings::default()).await;
-    let broker = world.broker("a", BrokerSettings::default(), &[NAMES]);
+    let broker = world.broker("a", forced(), &[NAMES]);
     broker.create("t");
     let client = world.client(&[NAMES]);
     until_route(&client, "t", true, SOON).await;

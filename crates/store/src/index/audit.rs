@@ -39,7 +39,7 @@ impl Audit {
     pub fn open(view: &View, unclean: Option<&Checkpoint>, report: &mut Report) -> Option<Self> {
         let root = &view.settings.root;
         let counts = (view.settings.index_slot_count, view.settings.index_entry_count);
-        let index = Index::open(Arc::clone(&view.disk), root, counts, unclean)
+        let index = Index::open(Arc::clone(&view.disk), &view.settings, unclean)
             .inspect_err(|error| report.findings.add(Kind::IndexFiles, || error.to_string()))
             .ok()?;
         let files = std::mem::take(&mut *index.files.lock());
@@ -233,12 +233,18 @@ mod tests {
     use apogee_types::LogOffset;
 
     use super::*;
+    use crate::store::Settings;
 
     #[test]
     fn the_sizes_of_index_files_are_found_whatever_is_in_them() {
         const SIZES: (u32, u32) = (100, 400);
         let dir = tempfile::tempdir().unwrap();
-        let index = Index::open(Arc::new(RealDisk), dir.path(), SIZES, None).unwrap();
+        let settings = Settings {
+            index_slot_count: SIZES.0,
+            index_entry_count: SIZES.1,
+            ..Settings::at(dir.path())
+        };
+        let index = Index::open(Arc::new(RealDisk), &settings, None).unwrap();
         for number in 0..300 {
             let properties = format!("UNIQ_KEY\x01u{number}\x02KEYS\x01k{number} all\x02");
             let hashes = TopicHash::of("t").keys(properties.as_bytes());

@@ -90,7 +90,8 @@ settings! {
         "registerNameServerPeriod" register_name_server_period: u64 = 30_000, AtRestart;
         /// Time limit of a registration, in ms.
         "registerBrokerTimeoutMills" register_broker_timeout_mills: u64 = 24_000, Live;
-        /// Whether registrations are sent though nothing has changed.
-        "forceRegister" force_register: bool = true, Live;
+        /// Whether all topics are registered each time, and not only what has changed (upstream's
+        /// default is true): for 10,000 topics 2 MB to each name server.
+        "forceRegister" force_register: bool = false, Live;
     }
 }

@@ -60,6 +60,7 @@ final class Server implements AutoCloseable {
         this.settings.put("brokerIP1", "127.0.0.1");
         this.settings.put("messageDelayLevel", DELAY_LEVELS);
         this.settings.putAll(settings);
+        this.settings.values().removeIf(String::isEmpty);
     }
 
     /** The server that most tests use, started by the first of them and stopped with the JVM. */
@@ -79,7 +80,7 @@ final class Server implements AutoCloseable {
         return shared;
     }
 
-    /** Starts a server of its own, with these broker.conf keys on top of the common ones. */
+    /** Starts a server of its own, with these broker.conf keys on top of the common ones, or without if empty. */
     static Server start(Map<String, String> settings) {
         Server server = create(settings);
         try {
