@@ -59,8 +59,8 @@ fn what_the_store_could_not_keep_is_refused_and_the_connection_lives() {
     assert!(code == 16 && remark.contains("BatchCQ"), "{code} {remark}");
     assert!(!dir.path().join("data/consumequeue/batch").exists());
     let zeros = format!(r#""i":"x\u0001{}\u0002""#, r"\u0000".repeat(1100));
-    let header = String::from_utf8(send_to("good").split_off(8)).unwrap();
-    let (code, remark) = ask(&mut stream, &frame(&header.replace(r#""i":"""#, &zeros), b""));
+    let header = String::from_utf8(send("good", 0, b"").split_off(8)).unwrap();
+    let (code, remark) = ask(&mut stream, &frame(&header.replace(r#""i":"""#, &zeros), b"x"));
     assert!(code == 13 && remark.contains("zero bytes"), "{code} {remark}");
     is_served(&mut stream);
 }
