@@ -178,9 +178,10 @@ mod tests {
         let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
         let lens = async |tcp: Tcp| {
             let listener = tcp.bind(any_port).unwrap();
-            let peer = TcpStream::connect(listener.local_addr().unwrap());
-            let (accepted, _peer) = (listener.accept(), peer.await.unwrap());
-            let socket = TcpSocket::from_std_stream(accepted.await.unwrap().0.into_std().unwrap());
+            let addr = listener.local_addr().unwrap().to_string();
+            let _peer = Tcp::default().dial(&addr).await.unwrap();
+            let (accepted, _) = listener.accept().await.unwrap();
+            let socket = TcpSocket::from_std_stream(accepted.into_std().unwrap());
             (socket.send_buffer_size().unwrap(), socket.recv_buffer_size().unwrap())
         };
         // Linux gives twice what is asked for, for its own book-keeping.
