@@ -54,6 +54,8 @@ pub struct ConsumeQueue {
     /// From the place of the first write since the start up to here, as bytes of the row, units
     /// have space on the disk. Appended to by one thread at a time, as the units are.
     allocated: AtomicU64,
+    /// What lies behind the end may not be zeros. Changed as `allocated`.
+    has_rest: AtomicBool,
     /// Stands in the list of queues to be flushed.
     pub(crate) is_dirty: AtomicBool,
     /// Its topic was deleted: what still comes is not kept. Set before the files are removed.
@@ -84,6 +86,7 @@ impl ConsumeQueue {
             next: AtomicU64::new(0),
             log_end: AtomicU64::new(0),
             allocated: AtomicU64::new(0),
+            has_rest: AtomicBool::new(false),
             is_dirty: AtomicBool::new(false),
             is_removed: AtomicBool::new(false),
         };
@@ -257,14 +260,18 @@ impl ConsumeQueue {
         Ok(())
     }
 
-    /// Makes what lies behind the end zeros. A power cut may have left units there, behind one that
-    /// is lost, which Apache would take for its own once the place between is filled.
-    pub(crate) fn clear_rest(&self) -> Result<(), Error> {
+    /// A power cut may have left units behind the end, behind one that is lost, which Apache would
+    /// take for its own once the place between is filled. They are made zeros before that; at once
+    /// it would take seconds for many queues.
+    pub(crate) fn expect_rest(&self) -> Result<(), Error> {
+        self.has_rest.store(true, Ordering::Relaxed);
+        self.allocated.store(0, Ordering::Relaxed);
+        self.segments.truncate(self.end.load(Ordering::Relaxed) * UNIT_LEN)
+    }
+
+    fn clear_rest(&self) -> Result<(), Error> {
         let end = self.end.load(Ordering::Relaxed) * UNIT_LEN;
-        self.segments.truncate(end)?;
         let Some((file, place)) = self.segments.locate_or_open(end)? else { return Ok(()) };
-        // It gives its space back as well.
-        self.allocated.fetch_min(end, Ordering::Relaxed);
         file.zero(place, file.len()).map_err(Error::io(self.segments.path(end - place)))
     }
 
@@ -321,6 +328,10 @@ impl ConsumeQueue {
         let at = offset * UNIT_LEN;
         let (file, place) = self.segments.locate_or_create(at)?;
         if self.allocated.load(Ordering::Relaxed) < at + UNIT_LEN {
+            if self.has_rest.load(Ordering::Relaxed) {
+                self.clear_rest()?;
+                self.has_rest.store(false, Ordering::Relaxed);
+            }
             // As much again as there is: a queue with few messages costs little.
             let to = (place + at.clamp(ALLOCATED_LEN_MIN, ALLOCATED_LEN_MAX)).min(file.len());
             file.allocate(place, to).map_err(Error::io(self.segments.path(at - place)))?;

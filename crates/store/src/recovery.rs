@@ -131,7 +131,7 @@ pub(crate) fn recover(
     store.queues.each(|queue| {
         queue.truncate(end)?;
         if was_unclean {
-            queue.clear_rest()?;
+            queue.expect_rest()?;
         }
         queue.raise_min(LogOffset(first))
     })?;

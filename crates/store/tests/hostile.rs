@@ -382,8 +382,12 @@ fn after_a_crash_nothing_is_left_behind_the_end_of_a_queue() {
     overwrite(&dir.join(format!("{:020}", at - at % 400)), at % 400, &[0; 20]);
     let store = filled.open();
     assert_eq!(store.queue_bounds(&lost.topic, lost.queue).end, lost.offset);
+    // Once the place of the one that is lost is filled.
+    (0..6).for_each(|number| drop(send(&store, number)));
+    let end = store.queue_bounds(&lost.topic, lost.queue).end;
+    assert_eq!(end, lost.offset.plus(1));
     let bytes: Vec<u8> = files(&dir).iter().flat_map(|path| std::fs::read(path).unwrap()).collect();
-    assert!(bytes[at as usize..].iter().all(|byte| *byte == 0));
+    assert!(bytes[20 * end.0 as usize..].iter().all(|byte| *byte == 0));
 }
 
 #[test]
