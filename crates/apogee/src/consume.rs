@@ -121,7 +121,9 @@ async fn begin(
     if from != StartFrom::Latest {
         return Ok(from);
     }
-    for queue in queues.iter().filter(|_| !is_new) {
+    // Of a topic that has just come, all is new.
+    let old = if is_new { &[] } else { &queues[..] };
+    for queue in old {
         if group.committed(queue).await?.is_none() {
             let end = client.max_offset(queue).await?;
             // Only a group that is there can commit, and a pull makes it.
