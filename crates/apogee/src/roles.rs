@@ -284,8 +284,8 @@ fn run_store_steps(
     })
 }
 
-/// Writes topics and groups that were created, at once: who caused it waits. Those that are created
-/// during a write come with the next.
+/// Writes topics and groups that were created, changed or removed, at once: who caused it waits.
+/// What comes during a write is written with the next.
 async fn write_created(broker: Arc<Broker>) {
     /// Until it is tried again after it failed.
     const PAUSE: Duration = Duration::from_secs(1);
@@ -300,7 +300,7 @@ async fn write_created(broker: Arc<Broker>) {
         // Cancelled: the process ends.
         let Ok(written) = written.await else { return };
         if let Err(error) = written {
-            tracing::error!(%error, "topics and groups that were created are not on disk");
+            tracing::error!(%error, "topics and groups that were created or changed are not on disk; will try again");
             tokio::time::sleep(PAUSE).await;
         }
     }

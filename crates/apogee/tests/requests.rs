@@ -158,3 +158,28 @@ fn what_an_operator_forbade_is_refused() {
     assert_eq!(ask(&mut stream, &frame(send_back, b"")).0, 0);
     is_refused(&mut stream, &read, "pulling message is forbidden");
 }
+
+#[test]
+fn what_an_administrator_changed_is_in_the_files_when_that_is_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), 23_801, "");
+    let mut admin = connect(&server);
+    let config = dir.path().join("data/config");
+    let file = |name: &str| std::fs::read_to_string(config.join(name)).unwrap_or_default();
+    let is_ordered = || {
+        let topics: serde_json::Value = serde_json::from_str(&file("topics.json")).unwrap();
+        topics["topicConfigTable"]["t"]["order"].clone()
+    };
+    assert_eq!(ask(&mut admin, &create_topic_as("t", false, "")).0, 0);
+    assert_eq!(is_ordered(), false);
+    assert_eq!(ask(&mut admin, &create_topic_as("t", true, "")).0, 0);
+    assert_eq!(is_ordered(), true);
+    assert_eq!(ask(&mut admin, &delete_topic("t")).0, 0);
+    assert_eq!(is_ordered(), serde_json::Value::Null);
+    let put = frame(r#"{"code":200,"opaque":1}"#, br#"{"groupName":"payers","retryMaxTimes":3}"#);
+    assert_eq!(ask(&mut admin, &put).0, 0);
+    assert!(file("subscriptionGroup.json").contains("\"payers\""));
+    let remove = r#"{"code":207,"opaque":1,"extFields":{"groupName":"payers"}}"#;
+    assert_eq!(ask(&mut admin, &frame(remove, b"")).0, 0);
+    assert!(!file("subscriptionGroup.json").contains("\"payers\""));
+}

@@ -159,14 +159,15 @@ impl Broker {
         }
     }
 
-    /// Removes a topic with its queues and what groups know of it.
-    pub fn delete_topic(&self, topic: &str) -> Result<(), Error> {
+    /// Removes a topic with its queues and what groups know of it. Returns the number of that, as
+    /// [`Created`] has it; 0 if there was none.
+    pub fn delete_topic(&self, topic: &str) -> Result<u64, Error> {
         let now = self.clock.now_ms();
-        self.topics.remove(topic, now);
+        let number = self.topics.remove(topic, now);
         self.offsets.remove_topic(topic, now);
         self.store.delete_topic(topic)?;
         self.waiters.wake_topic(topic);
-        self.persist_tables()
+        Ok(number)
     }
 
     /// Whether no client may create, change or delete the topic.

@@ -1,6 +1,6 @@
-//! Topics and groups that were created and that their file does not have yet. Who caused it is
-//! answered once the file does: of a topic that is not in it nobody would see the messages after
-//! a restart.
+//! Topics and groups that were created, changed or removed, and what their files do not have of it
+//! yet. Who caused it is answered once they do, and so is who sends to what was created: of a topic
+//! that is not in its file nobody would see the messages after a restart.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,8 +12,8 @@ use parking_lot::Mutex;
 
 use crate::Map;
 
-/// Creations, numbered from 1. Topics and groups of the same name are not told apart: who waits
-/// for both waits for one write.
+/// Creations and changes, numbered from 1. Topics and groups of the same name are not told apart:
+/// who waits for both waits for one write.
 #[derive(Default)]
 pub struct Created {
     state: Mutex<State>,
@@ -25,27 +25,42 @@ pub struct Created {
 
 #[derive(Default)]
 struct State {
-    /// The number of the last creation.
+    /// The number of the last creation or change.
     last: u64,
+    /// The greatest that the files have.
+    written: u64,
     /// Names that the files do not have, with the number of their creation.
     names: Map<Arc<str>, u64>,
     writer: Option<Waker>,
 }
 
 impl Created {
-    /// Notes a creation. To be called before others can see it.
-    pub(crate) fn note(&self, name: &Arc<str>) {
-        let writer = {
+    /// Notes a creation and returns its number. To be called before others can see it.
+    pub(crate) fn note(&self, name: &Arc<str>) -> u64 {
+        self.next(|state, number| {
+            state.names.insert(Arc::clone(name), number);
+            self.has_names.store(true, Ordering::Release);
+        })
+    }
+
+    /// Notes that what is there was changed or removed, and returns the number of that. Only who
+    /// did it waits for the file.
+    pub(crate) fn note_change(&self) -> u64 {
+        self.next(|_, _| {})
+    }
+
+    fn next(&self, note: impl FnOnce(&mut State, u64)) -> u64 {
+        let (number, writer) = {
             let mut state = self.state.lock();
             state.last += 1;
             let number = state.last;
-            state.names.insert(Arc::clone(name), number);
-            self.has_names.store(true, Ordering::Release);
-            state.writer.take()
+            note(&mut state, number);
+            (number, state.writer.take())
         };
         if let Some(writer) = writer {
             writer.wake();
         }
+        number
     }
 
     /// Which number must be written before anybody is told of what was done with this name; 0 if
@@ -58,7 +73,7 @@ impl Created {
         self.state.lock().names.get(name).copied().unwrap_or(0)
     }
 
-    /// The number of the last creation.
+    /// The number of the last creation or change.
     pub(crate) fn last(&self) -> u64 {
         self.state.lock().last
     }
@@ -68,12 +83,13 @@ impl Created {
         {
             let mut state = self.state.lock();
             state.names.retain(|_, it| number < *it);
+            state.written = state.written.max(number);
             self.has_names.store(!state.names.is_empty(), Ordering::Release);
         }
         self.written.advance(LogOffset(number));
     }
 
-    /// Ready once the files have what [`number`](Self::number) said; else the task is woken then.
+    /// Ready once the files have what that number stands for; else the task is woken then.
     pub fn poll_written(&self, cx: &mut Context<'_>, number: u64) -> Poll<()> {
         self.written.poll_reached(cx, LogOffset(number)).map(|_| ())
     }
@@ -81,7 +97,7 @@ impl Created {
     /// Ready once there is something to write, else the task is woken then; for one task.
     pub fn poll_unwritten(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.state.lock();
-        if !state.names.is_empty() {
+        if state.written < state.last {
             return Poll::Ready(());
         }
         state.writer = Some(cx.waker().clone());
@@ -110,5 +126,10 @@ mod tests {
         created.written(created.last());
         assert!(created.poll_written(&mut cx, b).is_ready());
         assert!(created.poll_unwritten(&mut cx).is_pending());
+        let change = created.note_change();
+        assert!(created.poll_unwritten(&mut cx).is_ready());
+        assert!(created.poll_written(&mut cx, change).is_pending());
+        created.written(created.last());
+        assert!(created.poll_written(&mut cx, change).is_ready());
     }
 }

@@ -82,22 +82,28 @@ impl Groups {
         Ok(config)
     }
 
-    /// Creates or replaces a group.
-    pub fn put(&self, config: GroupConfig, now: Millis) {
+    /// Creates or replaces a group. Returns the number of that, as [`Created`] has it.
+    pub fn put(&self, config: GroupConfig, now: Millis) -> u64 {
         let mut table = self.table.write();
-        table.subscription_group_table.insert(Arc::clone(&config.group_name), config.into());
+        let name = Arc::clone(&config.group_name);
+        let number = match table.subscription_group_table.contains_key(&name) {
+            true => self.created.note_change(),
+            false => self.created.note(&name),
+        };
+        table.subscription_group_table.insert(name, config.into());
         table.data_version = table.data_version.next(now);
+        number
     }
 
-    /// Removes a group; `false` if there was none.
-    pub fn remove(&self, group: &str, now: Millis) -> bool {
+    /// Removes a group. Returns the number of that, as [`Created`] has it; 0 if there was none.
+    pub fn remove(&self, group: &str, now: Millis) -> u64 {
         let mut table = self.table.write();
         table.forbidden_table.remove(group);
-        let was_there = table.subscription_group_table.remove(group).is_some();
-        if was_there {
-            table.data_version = table.data_version.next(now);
+        if table.subscription_group_table.remove(group).is_none() {
+            return 0;
         }
-        was_there
+        table.data_version = table.data_version.next(now);
+        self.created.note_change()
     }
 
     /// An operator forbade the group to read the topic.

@@ -114,27 +114,30 @@ impl Topics {
         self.table.read().file.data_version
     }
 
-    /// Creates or replaces a topic.
-    pub fn put(&self, config: TopicConfig, now: Millis) {
+    /// Creates or replaces a topic. Returns the number of that, as [`Created`] has it.
+    pub fn put(&self, config: TopicConfig, now: Millis) -> u64 {
         let name = Arc::clone(&config.topic_name);
         let mut table = self.table.write();
-        if !table.by_name.contains_key(&name) {
-            self.created.note(&name);
-        }
+        let number = match table.by_name.contains_key(&name) {
+            true => self.created.note_change(),
+            false => self.created.note(&name),
+        };
         table.put(Arc::clone(&name), Arc::new(config));
         table.changed_at(now);
         drop(table);
         self.note(name);
+        number
     }
 
-    /// Removes a topic; `false` if there was none.
-    pub fn remove(&self, topic: &str, now: Millis) -> bool {
+    /// Removes a topic. Returns the number of that, as [`Created`] has it; 0 if there was none.
+    pub fn remove(&self, topic: &str, now: Millis) -> u64 {
         let mut table = self.table.write();
-        let Some(name) = table.remove(topic) else { return false };
+        let Some(name) = table.remove(topic) else { return 0 };
+        let number = self.created.note_change();
         table.changed_at(now);
         drop(table);
         self.note(name);
-        true
+        number
     }
 
     /// Marks those topics as ordered that are here; none is ever unmarked. Spec `broker.md` 9.5.

@@ -55,7 +55,7 @@ fn heart_beat(call: &mut Call<'_>, _: HeartBeat) -> Answer<HeartBeatResponse> {
         broker.clients.beat_producer(&client, &data.group_name, now);
     }
     let fields = HeartBeatResponse { supports_v2: true, is_sub_change: is_changed };
-    Ok(Reply::After(fields, Until { created, ..Until::default() }))
+    Ok(Reply::After(fields, Until::created(created)))
 }
 
 /// Steps of spec `client-behaviour.md` 3; which creation is to be waited for. `None`: a group that

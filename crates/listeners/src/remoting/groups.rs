@@ -10,6 +10,7 @@ use apogee_wire::remoting::requests::{
 };
 use apogee_wire::remoting::table::Empty;
 
+use super::pending::Until;
 use super::router::{Answer, Call, Refusal, Reply, Router, body, json_body};
 
 /// Adds what this file serves.
@@ -41,9 +42,8 @@ fn put(call: &Call<'_>, configs: Vec<GroupConfig>) -> Answer<Empty> {
             .map_err(|error| Refusal::new(ResponseCode::INVALID_PARAMETER, error.to_string()))?;
     }
     let now = broker.clock.now_ms();
-    configs.into_iter().for_each(|config| broker.groups.put(config, now));
-    broker.persist_tables()?;
-    Ok(Reply::Now(Empty))
+    let number = configs.into_iter().map(|config| broker.groups.put(config, now)).max();
+    Ok(Reply::After(Empty, Until::created(number.unwrap_or(0))))
 }
 
 fn all(call: &mut Call<'_>, _: GetAllGroupConfig) -> Answer<GetAllGroupConfigResponse> {
@@ -55,12 +55,11 @@ fn all(call: &mut Call<'_>, _: GetAllGroupConfig) -> Answer<GetAllGroupConfigRes
 fn delete(call: &mut Call<'_>, request: DeleteGroup) -> Answer<Empty> {
     let broker = call.door.broker();
     let now = broker.clock.now_ms();
-    broker.groups.remove(&request.group_name, now);
+    let number = broker.groups.remove(&request.group_name, now);
     if request.clean_offset {
         broker.offsets.remove_group(&request.group_name, now);
     }
-    broker.persist_tables()?;
-    Ok(Reply::Now(Empty))
+    Ok(Reply::After(Empty, Until::created(number)))
 }
 
 fn one(call: &mut Call<'_>, request: GetGroupConfig) -> Answer<Empty> {

@@ -35,8 +35,16 @@ pub struct Pending {
 pub struct Until {
     /// The device has the log up to there.
     pub flushed: LogOffset,
-    /// Topics and groups are written up to this creation.
+    /// Topics and groups are written up to this creation or change.
     pub created: u64,
+}
+
+impl Until {
+    /// The files have that creation or change.
+    #[must_use]
+    pub fn created(created: u64) -> Self {
+        Self { created, ..Self::default() }
+    }
 }
 
 struct Response {

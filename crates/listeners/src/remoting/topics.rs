@@ -15,6 +15,7 @@ use apogee_wire::remoting::requests::{
 };
 use apogee_wire::remoting::table::Empty;
 
+use super::pending::Until;
 use super::router::{Answer, Call, Refusal, Reply, Router, body, json_body};
 
 /// Adds what this file serves.
@@ -61,10 +62,9 @@ fn put(call: &Call<'_>, mut configs: Vec<TopicConfig>) -> Answer<Empty> {
         config.attributes = attributes::change(known, &config.attributes)?;
     }
     let now = broker.clock.now_ms();
-    configs.into_iter().for_each(|config| broker.topics.put(config, now));
-    broker.persist_tables()?;
+    let number = configs.into_iter().map(|config| broker.topics.put(config, now)).max();
     call.door.topics_changed();
-    Ok(Reply::Now(Empty))
+    Ok(Reply::After(Empty, Until::created(number.unwrap_or(0))))
 }
 
 fn check(broker: &Broker, config: &TopicConfig) -> Result<(), Refusal> {
@@ -116,9 +116,9 @@ fn delete(call: &mut Call<'_>, request: DeleteTopicInBroker) -> Answer<Empty> {
     if call.broker().is_system_topic(topic) {
         return Err(conflict(topic));
     }
-    call.broker().delete_topic(topic)?;
+    let number = call.broker().delete_topic(topic)?;
     call.door.topics_changed();
-    Ok(Reply::Now(Empty))
+    Ok(Reply::After(Empty, Until::created(number)))
 }
 
 fn all(call: &mut Call<'_>, _: GetAllTopicConfig) -> Answer<GetAllTopicConfigResponse> {
