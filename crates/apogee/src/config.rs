@@ -383,7 +383,7 @@ mod tests {
             assert_eq!(config.broker.broker_name, name.trim_end_matches("-s"));
             assert_eq!(config.broker.listen_port, if slave { 10921 } else { 10911 });
             assert_eq!(config.broker.default_topic_queue_nums, 4);
-            assert_eq!(config.store.max_message_size, 65_536);
+            assert_eq!(config.broker.max_message_size, 65_536);
             assert_eq!(config.store.file_reserved_time, 120);
             let root = if slave { "data/store/slave" } else { "data/store" };
             assert_eq!(config.store.store_path_root_dir, format!("/opt/rocketmq/{root}"));

@@ -232,7 +232,6 @@ pub fn store_settings(config: &Config) -> anyhow::Result<apogee_store::Settings>
         index_entry_count: store.max_index_num,
         local_time,
         flush: store.flush_disk_type,
-        body_len_max: store.max_message_size as usize,
         delays_ms: config.broker.message_delay_level.delays_ms(),
         ..kept
     })
@@ -300,7 +299,7 @@ async fn write_created(broker: Arc<Broker>) {
         // Cancelled: the process ends.
         let Ok(written) = written.await else { return };
         if let Err(error) = written {
-            tracing::error!(%error, "topics and groups that were created or changed are not on disk; will try again");
+            tracing::error!(%error, "topics and groups are not on disk; will try again");
             tokio::time::sleep(PAUSE).await;
         }
     }

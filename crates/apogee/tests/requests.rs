@@ -162,7 +162,7 @@ fn what_an_operator_forbade_is_refused() {
 #[test]
 fn what_an_administrator_changed_is_in_the_files_when_that_is_acknowledged() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Server::start(dir.path(), 23_801, "");
+    let server = Server::start(dir.path(), 23_811, "");
     let mut admin = connect(&server);
     let config = dir.path().join("data/config");
     let file = |name: &str| std::fs::read_to_string(config.join(name)).unwrap_or_default();
@@ -182,4 +182,26 @@ fn what_an_administrator_changed_is_in_the_files_when_that_is_acknowledged() {
     let remove = r#"{"code":207,"opaque":1,"extFields":{"groupName":"payers"}}"#;
     assert_eq!(ask(&mut admin, &frame(remove, b"")).0, 0);
     assert!(!file("subscriptionGroup.json").contains("\"payers\""));
+}
+
+#[test]
+fn what_was_taken_before_the_limit_was_lowered_is_delivered_after_its_delay() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), 23_831, "");
+    let mut sender = connect(&server);
+    assert_eq!(ask(&mut sender, &send("t", 0, b"x")).0, 0);
+    let delayed = |body: &[u8]| send_as("t", 0, r#""i":"DELAY\u00012","f":"0","m":"false""#, body);
+    assert_eq!(ask(&mut sender, &delayed(&[b'x'; 900])).0, 0);
+    drop(server);
+    let server = Server::start(dir.path(), 23_831, "maxMessageSize=100\n");
+    let (mut sender, mut reader) = (connect(&server), connect(&server));
+    assert_eq!(ask(&mut sender, &delayed(&[b'x'; 900])).0, 13);
+    assert_eq!(ask(&mut sender, &delayed(b"short")).0, 0);
+    for offset in [1, 2] {
+        let began = Instant::now();
+        while ask(&mut reader, &pull("g", "t", 0, offset)).0 != 0 {
+            assert!(began.elapsed() < Duration::from_secs(10), "{offset} does not come");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
 }

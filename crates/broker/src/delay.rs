@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use apogee_store::{AppendError, Appended};
+use apogee_store::Appended;
 use apogee_types::config::DataVersion;
 use apogee_types::properties::{self, name};
 use apogee_types::record::Record;
@@ -190,7 +190,7 @@ impl Broker {
         let tags_code = tags::code(properties::find(encoded, name::TAGS));
         match self.store.append(&Message { topic, queue_id, tags_code, ..record.to_message() }) {
             // No try will take it, and those that follow wait.
-            Err(error @ AppendError::PropertiesZeroed) => {
+            Err(error) if error.is_illegal_message() => {
                 tracing::error!(at = at.0, %error, "a delayed message is passed over");
                 Ok(())
             }

@@ -27,6 +27,8 @@ pub enum Error {
     GroupNotPermitted { group: String, topic: String },
     #[error("queueId[{queue_id}] is illegal, topic:[{topic}] has {queue_count} queues")]
     NoSuchQueue { topic: String, queue_id: i32, queue_count: i32 },
+    #[error("the message body is {len} bytes long, more than maxMessageSize = {max}")]
+    BodyTooLong { len: usize, max: u32 },
     #[error("the message is illegal: {0}")]
     IllegalMessage(String),
     #[error("{0}")]

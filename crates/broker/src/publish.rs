@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use apogee_store::{AppendError, Appended, Batch};
+use apogee_store::{Appended, Batch};
 use apogee_types::config::{Perm, TopicConfig};
 use apogee_types::id::OffsetMessageId;
 use apogee_types::properties::{self, KeyPlaces, Place, name};
@@ -161,6 +161,7 @@ impl Broker {
         encoded: &mut Vec<u8>,
         queues: &mut apogee_store::Recent,
     ) -> Result<Published, Error> {
+        self.check_len(send)?;
         let known = Known::scan(encoded);
         self.refuse_unsupported(&known, topic)?;
         self.stamp(encoded, &known, send.born_host);
@@ -184,10 +185,7 @@ impl Broker {
             return Err(Error::IllegalMessage(refused));
         }
         let queue_id = self.choose_queue(send, &topic)?;
-        let (len, max) = (send.body.len(), self.store.body_len_max());
-        if max < len {
-            return Err(AppendError::BodyTooLong { len, max }.into());
-        }
+        self.check_len(send)?;
         let is_transactional = send.sys_flag.transaction() != SysFlag::default();
         if is_transactional || 0 < Known::scan(envelope).delay_level {
             return Err(Error::IllegalMessage(NOT_IN_BATCH.to_owned()));
@@ -256,6 +254,16 @@ impl Broker {
             unit_mode: send.unit_mode,
         };
         self.topics.find_or_inherit(&template, send.now)
+    }
+
+    /// Of a batch all bodies count together. Only who sends is held to it: what was taken before
+    /// the limit was lowered is still delivered after a delay, or again.
+    fn check_len(&self, send: &Send<'_>) -> Result<(), Error> {
+        let (len, max) = (send.body.len(), self.settings.max_message_size);
+        if (max as usize) < len {
+            return Err(Error::BodyTooLong { len, max });
+        }
+        Ok(())
     }
 
     fn choose_queue(&self, send: &Send<'_>, topic: &TopicConfig) -> Result<QueueId, Error> {

@@ -152,7 +152,7 @@ impl Node {
     }
 
     fn open_broker(&mut self, clock: &Arc<dyn Clock>) -> Result<Broker, String> {
-        let settings = BrokerSettings::default();
+        let settings = BrokerSettings { max_message_size: 4096, ..BrokerSettings::default() };
         // Small files, so that a short history crosses from one to the next.
         let kept = apogee_store::Settings {
             segment_len: 16 * 1024,
@@ -161,7 +161,6 @@ impl Node {
             index_slot_count: 16,
             index_entry_count: 64,
             flush: self.settings.flush,
-            body_len_max: 4096,
             delays_ms: settings.message_delay_level.delays_ms(),
             ..apogee_store::Settings::at(ROOT)
         };

@@ -66,7 +66,6 @@ pub struct CommitLog {
     pub(crate) segments: Segments,
     pub(crate) clock: Arc<dyn Clock>,
     mode: FlushMode,
-    body_len_max: usize,
     /// Serializes appends. Held for one memory copy, never across a system call, but where memory
     /// was not prepared in time. Taken before `allocated`.
     tail: Mutex<Tail>,
@@ -147,7 +146,6 @@ impl CommitLog {
             segments,
             clock,
             mode: settings.flush,
-            body_len_max: settings.body_len_max,
             tail: Mutex::new(tail),
             spare: Mutex::default(),
             end: AtomicU64::new(0),
@@ -235,10 +233,6 @@ impl CommitLog {
     }
 
     fn check(&self, message: &Message<'_>) -> Result<(), AppendError> {
-        let (len, max) = (message.body.len(), self.body_len_max);
-        if max < len {
-            return Err(AppendError::BodyTooLong { len, max });
-        }
         if properties::LEN_MAX < message.properties.len() {
             return Err(AppendError::PropertiesTooLong { len: message.properties.len() });
         }

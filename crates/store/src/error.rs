@@ -37,8 +37,6 @@ impl Error {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
     // The caller can act.
-    #[error("the message body is {len} bytes long, more than maxMessageSize = {max}")]
-    BodyTooLong { len: usize, max: usize },
     #[error("the message's properties are {len} bytes long, more than 32767")]
     PropertiesTooLong { len: usize },
     #[error(

@@ -40,8 +40,6 @@ pub struct Settings {
     /// which it orders them.
     pub local_time: fn(Millis) -> Millis,
     pub flush: FlushMode,
-    /// Longest body.
-    pub body_len_max: usize,
     /// The topics that exist, if it is known: queues of others that are not there are not missed.
     pub topics: Option<BTreeSet<String>>,
     /// The delay of each level from 1, by which the units of delayed messages are built anew.
@@ -65,7 +63,6 @@ impl Settings {
             index_entry_count: 20_000_000,
             local_time: |utc| utc,
             flush: FlushMode::Async,
-            body_len_max: 4 << 20,
             topics: None,
             delays_ms: Vec::new(),
         }
@@ -502,12 +499,6 @@ impl Store {
     #[must_use]
     pub fn flushes_synchronously(&self) -> bool {
         self.settings.flush == FlushMode::Sync
-    }
-
-    /// Longest body; of a batch, of all its messages together.
-    #[must_use]
-    pub fn body_len_max(&self) -> usize {
-        self.settings.body_len_max
     }
 
     #[must_use]

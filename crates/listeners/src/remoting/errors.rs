@@ -19,7 +19,7 @@ pub fn response_code(error: &Error) -> ResponseCode {
         | Error::TopicNotPermitted { .. }
         | Error::GroupNotPermitted { .. }
         | Error::NotSupported(_) => ResponseCode::NO_PERMISSION,
-        Error::IllegalMessage(_) => ResponseCode::MESSAGE_ILLEGAL,
+        Error::IllegalMessage(_) | Error::BodyTooLong { .. } => ResponseCode::MESSAGE_ILLEGAL,
         Error::IllegalSubscription(_) => ResponseCode::SUBSCRIPTION_PARSE_FAILED,
         Error::GroupOffline { .. } | Error::NotSubscribed { .. } => {
             ResponseCode::SUBSCRIPTION_NOT_EXIST

@@ -47,6 +47,8 @@ settings! {
 
         /// Time (ms since 1970) before which sends are refused.
         "startAcceptSendRequestTimeStamp" start_accept_send_request_time_stamp: i64 = 0, Live;
+        /// Largest body in bytes.
+        "maxMessageSize" max_message_size: u32 [1..=INT_MAX] = 4 << 20, Live;
         /// Region that a send is told, kept with each message.
         "regionId" region_id: String = "DefaultRegion".into(), Live;
         /// Whether a send is told to trace.

@@ -16,8 +16,6 @@ settings! {
         /// Length of one consume-queue file in bytes, 20 a message. Fixed for the life of a store.
         "mappedFileSizeConsumeQueue" mapped_file_size_consume_queue: u64 [20..=2_147_483_640] =
             6_000_000, AtRestart;
-        /// Largest body in bytes.
-        "maxMessageSize" max_message_size: u32 [1..=INT_MAX] = 4 << 20, Live;
         /// Role of this broker within the brokers of its name.
         "brokerRole" broker_role: BrokerRole = BrokerRole::AsyncMaster, AtRestart important;
 
