@@ -112,6 +112,33 @@ async fn commits_that_could_not_be_written_are_written_later_although_no_more_co
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_group_has_read_outlives_a_power_cut_as_its_offset_does() {
+    for seed in 0..8 {
+        let clock = SimClock::start(0);
+        let net = SimNet::new(seed, Weather { delay_ms_max: 1, reset_one_in: 0 });
+        let disk = SimDisk::new(seed, Faults::default());
+        // Nothing is flushed by time.
+        let (flush, flush_interval) = (FlushMode::Async, Duration::from_secs(1000));
+        let settings = NodeSettings { addr: ADDR.parse().unwrap(), flush, flush_interval };
+        let mut node = Node::new(settings, disk, net.clone(), clock, seed);
+        assert_eq!(node.start().await, Ok(true));
+        Client::new(options(&net, clock, "c")).create_topic(TOPIC, 1).await.unwrap();
+        let producer = Producer::builder(ADDR).options(options(&net, clock, "p"));
+        let producer = producer.group("producers").retries(0).start().await.unwrap();
+        producer.send(Message::new(TOPIC, "read")).await.unwrap();
+        let (broker, queue) = (node.broker().unwrap(), QueueId::default());
+        broker.offsets.commit("g", TOPIC, queue, 1, 0);
+        broker.persist_progress().unwrap();
+        node.crash().await;
+        assert_eq!(node.start().await, Ok(true));
+        let broker = node.broker().unwrap();
+        assert_eq!(broker.offsets.committed("g", TOPIC, queue), Some(1));
+        // Else the next message would get the offset of the one that was read.
+        assert_eq!(broker.store.queue_bounds(TOPIC, queue).end.0, 1, "seed {seed}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn with_synchronous_flush_a_message_that_does_not_want_to_wait_is_answered_at_once() {
     let clock = SimClock::start(0);
     let net = SimNet::new(1, Weather { delay_ms_max: 1, reset_one_in: 0 });
