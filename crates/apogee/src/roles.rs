@@ -508,6 +508,7 @@ fn explain_store(error: apogee_store::Error, root: &Path) -> anyhow::Error {
         },
         apogee_store::Error::Foreign { path, .. }
         | apogee_store::Error::WrongLength { path, .. }
+        | apogee_store::Error::Gap { path }
             if is_built(path) =>
         {
             &repair

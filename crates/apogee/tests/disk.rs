@@ -127,14 +127,11 @@ fn a_store_that_cannot_be_written_is_refused_with_the_reason() {
 }
 
 #[test]
-fn a_queue_that_lacks_a_file_is_refused_with_the_repair_that_builds_it() {
+fn a_queue_with_a_file_that_is_not_its_own_is_refused_with_the_repair_that_builds_it() {
     let dir = tempfile::tempdir().unwrap();
     let queue = dir.path().join("data/consumequeue/t/0");
     std::fs::create_dir_all(&queue).unwrap();
-    for number in [0, 2] {
-        let file = std::fs::File::create(queue.join(format!("{:020}", number * 6_000_000)));
-        file.unwrap().set_len(6_000_000).unwrap();
-    }
+    std::fs::write(queue.join("notes.txt"), "").unwrap();
     let data = dir.path().join("data");
     let repair = format!("`apogee store repair {}`", data.display());
     says(&refused(&data, 23_771), &["consumequeue/t/0", &repair]);

@@ -62,6 +62,11 @@ pub struct ConsumeQueue {
     is_removed: AtomicBool,
 }
 
+/// How long a file is where that much is set: whole units.
+pub(crate) fn row_file_len(set: u64) -> u64 {
+    set.div_ceil(UNIT_LEN) * UNIT_LEN
+}
+
 impl ConsumeQueue {
     /// Looks at the queue in `dir`, or prepares one that has no file yet. Its files are opened
     /// when they are used, as far as `open_files` has room.
@@ -72,7 +77,7 @@ impl ConsumeQueue {
         (topic, id): (Arc<str>, QueueId),
         open_files: Arc<OpenFiles>,
     ) -> Result<Self, Error> {
-        let len = file_len.div_ceil(UNIT_LEN) * UNIT_LEN;
+        let len = row_file_len(file_len);
         let setting = "mappedFileSizeConsumeQueue";
         let segments = Segments::open_on_use(disk, dir, len, setting, open_files)?;
         let queue = Self {
@@ -92,6 +97,10 @@ impl ConsumeQueue {
         };
         queue.find_end()?;
         Ok(queue)
+    }
+
+    pub(crate) fn has_file(&self) -> bool {
+        0 < self.segments.count()
     }
 
     /// The offsets that can be read.
@@ -267,6 +276,11 @@ impl ConsumeQueue {
         self.has_rest.store(true, Ordering::Relaxed);
         self.allocated.store(0, Ordering::Relaxed);
         self.segments.truncate(self.end.load(Ordering::Relaxed) * UNIT_LEN)
+    }
+
+    /// Counts what is blank at the beginning as well: it is to be filled.
+    pub(crate) fn show_all(&self) {
+        self.min.store(self.segments.bounds().0 / UNIT_LEN, Ordering::Release);
     }
 
     fn clear_rest(&self) -> Result<(), Error> {

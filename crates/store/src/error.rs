@@ -14,6 +14,8 @@ pub enum Error {
         "{path:?} is {found} bytes long, not {expected}: the store was made with another {setting}"
     )]
     WrongLength { path: PathBuf, found: u64, expected: u64, setting: &'static str },
+    #[error("{path:?} does not start where the file before it ends")]
+    Gap { path: PathBuf },
     #[error("{path:?} cannot be read ({reason}), and neither can its .bak")]
     Document { path: PathBuf, reason: String },
     #[error("{path:?}: {source}")]

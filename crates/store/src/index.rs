@@ -202,6 +202,8 @@ impl Index {
             is_stuck: AtomicBool::new(false),
         };
         let entries = index.disk.list(&index.dir).map_err(Error::io(&index.dir))?;
+        // Else the settings are wrong.
+        let has_right_length = entries.iter().any(|it| !it.is_dir && it.len == index.file_len());
         let mut is_damaged = false;
         for entry in entries.into_iter().filter(|it| !it.is_dir) {
             let path = index.dir.join(&entry.name);
@@ -211,7 +213,7 @@ impl Index {
             let mut file = None;
             if entry.len == index.file_len() {
                 file = Some(index.open_file(path.clone(), number)?);
-            } else if entry.len != 0 {
+            } else if entry.len != 0 && !has_right_length {
                 let (found, expected) = (entry.len, index.file_len());
                 let setting = "maxHashSlotNum or maxIndexNum";
                 return Err(Error::WrongLength { path, found, expected, setting });

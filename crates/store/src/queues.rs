@@ -9,12 +9,13 @@ use std::thread::ScopedJoinHandle;
 
 use apogee_types::QueueId;
 use apogee_types::scan::{self, Name};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
-use crate::consume_queue::ConsumeQueue;
+use crate::consume_queue::{self, ConsumeQueue};
 use crate::disk::Disk;
 use crate::error::Error;
 use crate::open_files::OpenFiles;
+use crate::segments::Segments;
 use crate::store::Settings;
 
 type Map<K, V> = hashbrown::HashMap<K, V, foldhash::fast::RandomState>;
@@ -60,9 +61,20 @@ impl Recent {
     }
 }
 
+/// A queue whose files are no row: some are lost or cut.
+pub(crate) struct Damaged {
+    pub topic: String,
+    pub id: QueueId,
+    pub error: Error,
+}
+
 impl Queues {
-    /// Looks at every queue of the store.
-    pub fn open(disk: Arc<dyn Disk>, settings: &Settings) -> Result<Self, Error> {
+    /// Looks at every queue of the store. Those that are damaged are not among them before they are
+    /// [mended](Self::mend); if no file at all is as long as the settings say, they are wrong.
+    pub(crate) fn open(
+        disk: Arc<dyn Disk>,
+        settings: &Settings,
+    ) -> Result<(Self, Vec<Damaged>), Error> {
         let open_max = settings.queue_files_open_max;
         let queues = Self {
             disk,
@@ -74,19 +86,63 @@ impl Queues {
         };
         queues.remove(&queues.gone_dir())?;
         let topics = queues.list(&queues.dir)?;
-        in_parts(&topics, TOPICS_PER_THREAD_MIN, |topics| queues.look_at(topics))?;
-        Ok(queues)
+        let damaged = Mutex::default();
+        in_parts(&topics, TOPICS_PER_THREAD_MIN, |topics| queues.look_at(topics, &damaged))?;
+        let mut damaged = damaged.into_inner();
+        if let Some(at) =
+            damaged.iter().position(|it| matches!(it.error, Error::WrongLength { .. }))
+            && !queues.has_file_of_length(&damaged)?
+        {
+            return Err(damaged.swap_remove(at).error);
+        }
+        Ok((queues, damaged))
     }
 
-    fn look_at(&self, topics: &[String]) -> Result<(), Error> {
+    fn look_at(&self, topics: &[String], damaged: &Mutex<Vec<Damaged>>) -> Result<(), Error> {
         for topic in topics {
             for id in self.list(&self.dir.join(topic))? {
-                if let Some(id) = id.parse().ok().and_then(QueueId::from_wire) {
-                    self.find_or_create(topic, id)?;
+                let Some(id) = id.parse().ok().and_then(QueueId::from_wire) else { continue };
+                match self.find_or_create(topic, id) {
+                    Ok(_) => {}
+                    Err(error @ (Error::WrongLength { .. } | Error::Gap { .. })) => {
+                        damaged.lock().push(Damaged { topic: topic.clone(), id, error });
+                    }
+                    Err(error) => return Err(error),
                 }
             }
         }
         Ok(())
+    }
+
+    /// Whether a file is as long as the settings say, so that those that are not are damaged.
+    fn has_file_of_length(&self, damaged: &[Damaged]) -> Result<bool, Error> {
+        if self.topics.read().values().flatten().any(|(_, queue)| queue.has_file()) {
+            return Ok(true);
+        }
+        for Damaged { topic, id, .. } in damaged {
+            let dir = self.dir_of(topic, *id);
+            let entries = self.disk.list(&dir).map_err(Error::io(&dir))?;
+            if entries.iter().any(|it| it.len == self.row_file_len()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Makes a row of the queue's files again. What was lost is blank, to be built anew.
+    pub(crate) fn mend(&self, damaged: &Damaged) -> Result<(), Error> {
+        let Damaged { topic, id, .. } = damaged;
+        Segments::mend(&*self.disk, &self.dir_of(topic, *id), self.row_file_len())?;
+        self.find_or_create(topic, *id)?.show_all();
+        Ok(())
+    }
+
+    fn dir_of(&self, topic: &str, id: QueueId) -> PathBuf {
+        self.dir.join(topic).join(id.to_string())
+    }
+
+    fn row_file_len(&self) -> u64 {
+        consume_queue::row_file_len(self.file_len)
     }
 
     /// Does something to each queue, in no order if there are many.
@@ -133,7 +189,7 @@ impl Queues {
         if let Some(queue) = self.find(topic, id) {
             return Ok(queue);
         }
-        let dir = self.dir.join(topic).join(id.to_string());
+        let dir = self.dir_of(topic, id);
         let known = self.topics.read().get_key_value(topic).map(|(name, _)| Arc::clone(name));
         let name = known.unwrap_or_else(|| Arc::from(topic));
         let (disk, open_files) = (Arc::clone(&self.disk), Arc::clone(&self.open_files));

@@ -82,14 +82,22 @@ pub(crate) fn forget_built(store: &Store) -> Result<(), Error> {
     store.queues.each(|queue| if is_expired(queue.log_end()) { Ok(()) } else { queue.clear() })
 }
 
+/// What a start found.
+pub(crate) struct AtStart {
+    pub was_unclean: bool,
+    pub had_checkpoint: bool,
+    /// Queues have blank places that are to be filled from the log.
+    pub has_mended: bool,
+}
+
 /// Finds the end of the log, cuts off what a crash left half-written, and dispatches what the
 /// queues and the index lack.
 pub(crate) fn recover(
     store: &Store,
     checkpoint: &Checkpoint,
-    was_unclean: bool,
-    had_checkpoint: bool,
+    at_start: &AtStart,
 ) -> Result<Recovery, Error> {
+    let &AtStart { was_unclean, had_checkpoint, has_mended } = at_start;
     let mut known = look_around(store, checkpoint, was_unclean)?;
     if !known.batch_topics.is_empty() {
         let topics = &known.batch_topics;
@@ -99,6 +107,9 @@ pub(crate) fn recover(
         store.begin_rebuilding()?;
     }
     let first = store.log.segments.bounds().0;
+    if has_mended {
+        known.from = first;
+    }
     let mut scanned = scan(store, &known, first < known.from)?;
     if scanned.has_gap {
         // Entries of a queue are missing whose records lie further back.

@@ -34,6 +34,24 @@ impl Segments {
         look(disk, dir, len, setting).map(|_| ())
     }
 
+    /// Makes the files of `dir` a row: each gets its length, and what is missing between them is
+    /// made. What was lost is blank.
+    pub fn mend(disk: &dyn Disk, dir: &Path, len: u64) -> Result<(), Error> {
+        /// More than this nobody loses; one of the names is none of ours.
+        const LOST_MAX: u64 = 1000;
+        let entries = disk.list(dir).map_err(Error::io(dir))?;
+        let starts = entries.iter().filter_map(|it| it.name.parse::<u64>().ok());
+        let (Some(first), Some(last)) = (starts.clone().min(), starts.max()) else { return Ok(()) };
+        if entries.len() as u64 + LOST_MAX < (last - first) / len {
+            return Err(Error::Gap { path: path(dir, last) });
+        }
+        for start in (first..=last).step_by(len as usize) {
+            let path = path(dir, start);
+            disk.open(&path, len).map_err(Error::io(path))?;
+        }
+        Ok(())
+    }
+
     /// Opens the files of `dir`, each `len` bytes long; `setting` names what says so.
     pub fn open(
         disk: Arc<dyn Disk>,
@@ -267,7 +285,7 @@ fn look(
         if row.slots.is_empty() {
             row.start = start;
         } else if start != row.end() {
-            return Err(foreign("does not start where the file before it ends"));
+            return Err(Error::Gap { path });
         }
         row.slots.push(Slot::new(None));
     }

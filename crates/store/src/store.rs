@@ -22,6 +22,7 @@ use crate::index::{Index, KeyHashes, TopicHash};
 use crate::queue_ends::QueueEnds;
 use crate::queues::{Queues, Recent};
 use crate::read::{Boundary, ReadLimits, ReadResult, ReadStatus, RecordReader, Unit};
+use crate::recovery::{self, AtStart};
 use crate::watermark::Watermark;
 
 /// How a store is made.
@@ -173,7 +174,7 @@ impl Store {
         let had_checkpoint = CheckpointFile::is_there(&*disk, &settings.root)?;
         let noted = Checkpoint::read(&*disk, &settings.root)?;
         let log = CommitLog::open(Arc::clone(&disk), clock, &settings)?;
-        let mut known = crate::recovery::believe(noted, &log).unwrap_or_else(|| {
+        let mut known = recovery::believe(noted, &log).unwrap_or_else(|| {
             tracing::error!("the checkpoint is damaged or of another log: not believed");
             Checkpoint::default()
         });
@@ -182,7 +183,7 @@ impl Store {
         if was_rebuilding {
             (known.index, known.index_ms) = (IndexMark::default(), 0);
         }
-        let queues = Queues::open(Arc::clone(&disk), &settings)?;
+        let (queues, damaged) = Queues::open(Arc::clone(&disk), &settings)?;
         let index = if settings.index_enabled {
             let unclean = was_unclean.then_some(&known);
             Some(Index::open(Arc::clone(&disk), &settings, unclean)?)
@@ -214,10 +215,20 @@ impl Store {
         // is not to be believed.
         let process = std::process::id().to_string();
         store.disk.replace(&abort, process.as_bytes()).map_err(Error::io(&abort))?;
-        if was_rebuilding {
-            crate::recovery::forget_built(&store)?;
+        if !damaged.is_empty() {
+            // A start that crashes has left blank places that the next one cannot tell from others.
+            store.begin_rebuilding()?;
         }
-        store.recovery = crate::recovery::recover(&store, &known, was_unclean, had_checkpoint)?;
+        for queue in &damaged {
+            let (topic, id, error) = (&queue.topic, queue.id, &queue.error);
+            tracing::error!(topic, queue = %id, %error, "a queue is damaged: built again");
+            store.queues.mend(queue)?;
+        }
+        if was_rebuilding {
+            recovery::forget_built(&store)?;
+        }
+        let at_start = AtStart { was_unclean, had_checkpoint, has_mended: !damaged.is_empty() };
+        store.recovery = recovery::recover(&store, &known, &at_start)?;
         store.mirror(&store.dispatching.lock());
         // So that a crash does not begin where the last one did, or know only what Apache noted.
         store.save_checkpoint(true)?;

@@ -337,11 +337,38 @@ fn ends_of_queues_from_another_time_or_damaged_ones_change_nothing() {
 }
 
 #[test]
-fn a_truncated_queue_file_is_refused_by_the_name_of_its_setting() {
+fn queue_files_of_another_length_are_refused_by_the_name_of_their_setting() {
     is_refused(&Filled::clean(), "mappedFileSizeConsumeQueue", |it| {
-        let of_queue = files(&it.path("consumequeue/topic0/0"));
-        std::fs::write(of_queue.last().unwrap(), [0; 200]).unwrap();
+        for path in files(&it.path("consumequeue")) {
+            std::fs::write(path, [0; 200]).unwrap();
+        }
     });
+}
+
+#[test]
+fn a_queue_file_that_is_cut_or_too_long_is_built_again() {
+    for filled in Filled::each() {
+        loses_nothing(filled, |it| {
+            for (queue, len) in [("topic0/0", 205), ("topic1/1", 90_000), ("topic2/1", 7)] {
+                let of_queue = files(&it.path("consumequeue").join(queue));
+                for path in [of_queue.first(), of_queue.last()].into_iter().flatten() {
+                    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+                    file.set_len(len).unwrap();
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn a_lost_file_between_others_of_a_queue_is_built_again() {
+    for filled in Filled::each() {
+        loses_nothing(filled, |it| {
+            let of_queue = files(&it.path("consumequeue/topic1/1"));
+            assert!(3 <= of_queue.len());
+            std::fs::remove_file(&of_queue[1]).unwrap();
+        });
+    }
 }
 
 #[test]
@@ -450,7 +477,8 @@ fn a_last_index_file_that_is_lost_empty_or_garbage_is_built_again() {
     let empty: fn(&Path) = |path| std::fs::write(path, "").unwrap();
     let garbage: fn(&Path) = |path| overwrite(path, 0, &[0xA5; 4000]);
     let zeros: fn(&Path) = |path| overwrite(path, 0, &[0; 40]);
-    for damage in [remove, empty, garbage, zeros] {
+    let cut: fn(&Path) = |path| std::fs::write(path, [0; 100]).unwrap();
+    for damage in [remove, empty, garbage, zeros, cut] {
         for filled in Filled::each() {
             loses_nothing(filled, |it| damage(index_files(it).last().unwrap()));
         }
@@ -461,7 +489,8 @@ fn a_last_index_file_that_is_lost_empty_or_garbage_is_built_again() {
 fn a_first_index_file_that_is_empty_or_garbage_is_built_again_with_those_that_follow() {
     let empty: fn(&Path) = |path| std::fs::write(path, "").unwrap();
     let garbage: fn(&Path) = |path| overwrite(path, 0, &[0xA5; 4000]);
-    for damage in [empty, garbage] {
+    let cut: fn(&Path) = |path| std::fs::write(path, [0; 100]).unwrap();
+    for damage in [empty, garbage, cut] {
         for filled in Filled::each() {
             loses_nothing(filled, |it| damage(&index_files(it)[0]));
         }
@@ -469,9 +498,9 @@ fn a_first_index_file_that_is_empty_or_garbage_is_built_again_with_those_that_fo
 }
 
 #[test]
-fn an_index_file_of_another_length_is_refused_by_the_names_of_its_settings() {
+fn index_files_of_another_length_are_refused_by_the_names_of_their_settings() {
     is_refused(&Filled::clean(), "maxHashSlotNum or maxIndexNum", |it| {
-        std::fs::write(&index_files(it)[0], [0; 100]).unwrap();
+        index_files(it).iter().for_each(|path| std::fs::write(path, [0; 100]).unwrap());
     });
 }
 
