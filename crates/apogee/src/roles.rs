@@ -69,11 +69,16 @@ pub fn broker(config: Config) -> anyhow::Result<()> {
         let router = remoting::broker_routes(Router::default());
         let limits = (&config.net, &config.store);
         let door = Door::new(router, Some(Arc::clone(&running.broker)), None, limits);
+        // What was there at the start each registrar tells anyway.
+        door.topics_changed();
         let mut registering = JoinSet::new();
-        for registrar in registrars(&config, &door) {
-            registering.spawn(registrar.run());
-        }
-        serve(&door, listeners, || greeting::broker(&config, &broker_addr(&config), None)).await?;
+        let greet = || {
+            greeting::broker(&config, &broker_addr(&config), None);
+            for registrar in registrars(&config, &door) {
+                registering.spawn(registrar.run());
+            }
+        };
+        serve(&door, listeners, greet).await?;
         registering.shutdown().await;
         let mut leaving = JoinSet::new();
         for registrar in registrars(&config, &door) {
@@ -131,7 +136,7 @@ async fn serve(
         doors.spawn(Arc::clone(door).accept(listener, backlog));
     }
     doors.spawn(sweep(Arc::clone(door)));
-    // Who reads that we are ready may ask us to stop at once.
+    // Who is told that we are ready may ask us to stop at once.
     let stop = machine::stop_requested()?;
     greet();
     let signal = stop.await;

@@ -20,7 +20,7 @@ use crate::disk::Disk;
 use crate::error::{AppendError, Error};
 use crate::index::{Index, KeyHashes, TopicHash};
 use crate::queue_ends::QueueEnds;
-use crate::queues::{Queues, Recent};
+use crate::queues::{Damaged, Queues, Recent};
 use crate::read::{Boundary, ReadLimits, ReadResult, ReadStatus, RecordReader, Unit};
 use crate::recovery::{self, AtStart};
 use crate::watermark::Watermark;
@@ -215,15 +215,7 @@ impl Store {
         // is not to be believed.
         let process = std::process::id().to_string();
         store.disk.replace(&abort, process.as_bytes()).map_err(Error::io(&abort))?;
-        if !damaged.is_empty() {
-            // A start that crashes has left blank places that the next one cannot tell from others.
-            store.begin_rebuilding()?;
-        }
-        for queue in &damaged {
-            let (topic, id, error) = (&queue.topic, queue.id, &queue.error);
-            tracing::error!(topic, queue = %id, %error, "a queue is damaged: built again");
-            store.queues.mend(queue)?;
-        }
+        store.mend(&damaged)?;
         if was_rebuilding {
             recovery::forget_built(&store)?;
         }
@@ -235,6 +227,19 @@ impl Store {
         store.disk.remove(&rebuilding).map_err(Error::io(&rebuilding))?;
         QueueEnds::remove(&*store.disk, &store.settings.root)?;
         Ok(store)
+    }
+
+    fn mend(&self, damaged: &[Damaged]) -> Result<(), Error> {
+        if !damaged.is_empty() {
+            // A start that crashes leaves blank places that the next one cannot tell from others.
+            self.begin_rebuilding()?;
+        }
+        for queue in damaged {
+            let (topic, id, error) = (&queue.topic, queue.id, &queue.error);
+            tracing::error!(topic, queue = %id, %error, "a queue is damaged: built again");
+            self.queues.mend(queue)?;
+        }
+        Ok(())
     }
 
     /// What the checkpoint vouches for is not there, and will be built: until that is done and on
