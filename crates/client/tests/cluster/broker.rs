@@ -50,6 +50,10 @@ pub struct State {
     pub refuses: Option<ResponseCode>,
     /// Requests of these codes are not answered.
     pub deaf_to: BTreeSet<i32>,
+    /// Connections so far.
+    pub connection_count: usize,
+    /// Of the first so many connections the other end is dead, and nobody knows.
+    pub half_open_count: usize,
     /// The connection ends at a request of this code.
     pub hangs_up_at: Option<i32>,
 }
@@ -107,6 +111,8 @@ pub struct Door {
     world: Arc<World>,
     /// `None` for a name server.
     broker: Option<Arc<Broker>>,
+    /// Which of the broker's connections this is.
+    number: usize,
     outbox: Arc<Outbox>,
 }
 
@@ -123,13 +129,22 @@ fn ok() -> Reply {
 
 impl Door {
     pub fn new(world: Arc<World>, broker: Option<Arc<Broker>>, outbox: Arc<Outbox>) -> Self {
-        Self { world, broker, outbox }
+        let mut number = 0;
+        if let Some(broker) = &broker {
+            let mut state = broker.state.lock();
+            number = state.connection_count;
+            state.connection_count += 1;
+        }
+        Self { world, broker, number, outbox }
     }
 
     fn answer(&self, header: &Header<'_>, body: &[u8]) -> Result<Reply, Closed> {
         let Some(broker) = &self.broker else { return Ok(self.name_server(header)) };
         {
             let mut state = broker.state.lock();
+            if self.number < state.half_open_count {
+                return Ok(None);
+            }
             state.asked.push(header.code);
             if state.hangs_up_at == Some(header.code) {
                 return Err(Closed::ByUs);

@@ -31,6 +31,10 @@ pub struct World {
     pub topics: Mutex<BTreeMap<String, i32>>,
     /// Addresses that refuse connections.
     pub down: Mutex<BTreeSet<String>>,
+    /// Addresses that swallow whatever is sent to them.
+    pub black_holes: Mutex<BTreeSet<String>>,
+    /// Brokers that are slaves.
+    pub slaves: Mutex<BTreeSet<&'static str>>,
     /// Grows with whatever happens, for those who wait for something.
     pub changed: watch::Sender<u64>,
 }
@@ -41,7 +45,14 @@ impl World {
         let brokers = brokers.iter().map(|name| (*name, Arc::new(Broker::new(name)))).collect();
         let topics = Mutex::new(BTreeMap::from([("T".to_owned(), queue_count)]));
         let changed = watch::channel(0).0;
-        Arc::new(Self { brokers, topics, down: Mutex::default(), changed })
+        Arc::new(Self {
+            brokers,
+            topics,
+            down: Mutex::default(),
+            changed,
+            black_holes: Mutex::default(),
+            slaves: Mutex::default(),
+        })
     }
 
     pub fn broker(&self, name: &str) -> &Arc<Broker> {
@@ -79,7 +90,11 @@ impl World {
         for (name, broker) in &self.brokers {
             route.broker_datas.push(BrokerData {
                 broker_name: (*name).into(),
-                broker_addrs: [(0, broker.addr.to_string().into())].into(),
+                broker_addrs: [(
+                    i64::from(self.slaves.lock().contains(name)),
+                    broker.addr.to_string().into(),
+                )]
+                .into(),
                 ..BrokerData::default()
             });
             route.queue_datas.push(QueueData {
@@ -111,6 +126,9 @@ impl Transport for Network {
 
     fn dial<'a>(&'a self, addr: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Stream>>> {
         Box::pin(async move {
+            if self.0.black_holes.lock().contains(addr) {
+                return std::future::pending().await;
+            }
             let broker = self.0.brokers.values().find(|broker| broker.addr.to_string() == addr);
             if self.0.down.lock().contains(addr) || (broker.is_none() && addr != NAME_SERVER) {
                 return Err(io::ErrorKind::ConnectionRefused.into());
