@@ -331,6 +331,13 @@ impl Client {
         found.ok_or_else(|| Error::NoBroker { broker: broker.to_owned(), id })
     }
 
+    /// The broker to read from, as id and address: the one with this id, else the master, else
+    /// another of this name.
+    pub(crate) fn reading_address(&self, broker: &str, id: i64) -> Result<(i64, Arc<str>), Error> {
+        let found = self.shared.routes.reading_address(broker, id);
+        found.ok_or_else(|| Error::NoBroker { broker: broker.to_owned(), id })
+    }
+
     /// All brokers of the known routes: address by name and id.
     #[must_use]
     pub fn brokers(&self) -> BTreeMap<(Arc<str>, i64), Arc<str>> {
@@ -409,6 +416,10 @@ impl Client {
                     self.shared.routes.forget(&topic);
                 }
                 Err(Error::NoRoute { .. }) => drop(missing.insert(topic)),
+                // Of this topic only.
+                Err(error @ (Error::Refused { .. } | Error::Malformed { .. })) => {
+                    tracing::warn!(%topic, %error, "a route is not refreshed");
+                }
                 Err(error) => {
                     tracing::warn!(%error, "routes are not refreshed");
                     break;

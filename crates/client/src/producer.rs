@@ -24,6 +24,10 @@ use crate::message::{Message, deflate};
 use crate::routes::Route;
 use crate::{Client, Error, Options};
 
+/// What has a message delivered later.
+const LATER: [&str; 4] =
+    [name::DELAY, name::TIMER_DELIVER_MS, name::TIMER_DELAY_MS, name::TIMER_DELAY_SEC];
+
 /// Upstream's `heartbeatBrokerInterval`.
 pub(crate) const HEARTBEAT_PERIOD: Duration = Duration::from_secs(30);
 
@@ -274,7 +278,7 @@ impl Producer {
             if message.topic != topic {
                 return Err(Error::Batch("its messages have different topics"));
             }
-            if message.properties.contains_key(name::DELAY) {
+            if LATER.iter().any(|name| message.properties.contains_key(*name)) {
                 return Err(Error::Batch("delayed messages cannot be in it"));
             }
             ids.push(self.identify(&mut message));

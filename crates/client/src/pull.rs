@@ -60,16 +60,15 @@ pub(crate) struct Pull<'a> {
     pub commit: Option<i64>,
     /// How long the broker may wait for messages.
     pub hold: Duration,
+    /// Which one of the brokers of this name to ask, if it is there.
     pub broker_id: i64,
 }
 
 impl Client {
     pub(crate) async fn pull(&self, pull: &Pull<'_>) -> Result<Pulled, Error> {
         let broker = &pull.queue.broker_name;
-        let addr = self
-            .broker_address(broker, pull.broker_id)
-            .or_else(|_| self.broker_address(broker, BrokerData::MASTER_ID))?;
-        let request = pull.request();
+        let (broker_id, addr) = self.reading_address(broker, pull.broker_id)?;
+        let request = pull.request(broker_id);
         let within = pull.hold + PULL_MARGIN;
         let answer =
             self.call_within::<PullMessage<'_>>(&addr, &request, Bytes::new(), within).await?;
@@ -182,13 +181,14 @@ impl Client {
 }
 
 impl<'a> Pull<'a> {
-    fn request(&self) -> PullMessage<'a> {
+    /// To the broker with this id.
+    fn request(&self, broker_id: i64) -> PullMessage<'a> {
         // A broker that is asked with the subscription needs no heartbeat before.
         let mut sys_flag = SUBSCRIPTION;
         if !self.hold.is_zero() {
             sys_flag |= SUSPEND;
         }
-        let commit = self.commit.filter(|_| self.broker_id == BrokerData::MASTER_ID);
+        let commit = self.commit.filter(|_| broker_id == BrokerData::MASTER_ID);
         if commit.is_some() {
             sys_flag |= COMMIT;
         }

@@ -130,6 +130,17 @@ impl Routes {
         self.table.lock().values().find_map(|route| route.address(broker, id).cloned())
     }
 
+    /// The id and address of the broker with this id; else of the one with the lowest.
+    pub fn reading_address(&self, broker: &str, id: i64) -> Option<(i64, Arc<str>)> {
+        if let Some(addr) = self.address(broker, id) {
+            return Some((id, addr));
+        }
+        let table = self.table.lock();
+        let mut known = table.values().filter_map(|route| route.broker(broker));
+        let (id, addr) = known.find_map(|broker| broker.broker_addrs.first_key_value())?;
+        Some((*id, Arc::clone(addr)))
+    }
+
     /// All known brokers: address by name and id.
     pub fn brokers(&self) -> BTreeMap<(Arc<str>, i64), Arc<str>> {
         let table = self.table.lock();

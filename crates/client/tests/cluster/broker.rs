@@ -44,6 +44,8 @@ pub struct State {
     /// Who holds the lock of a queue.
     pub locks: BTreeMap<MessageQueue, String>,
     pub sent_back: Vec<ConsumerSendMsgBack>,
+    /// Pulls that committed on the way.
+    pub committing_pulls: usize,
     /// Codes of all requests, in order.
     pub asked: Vec<i32>,
     /// Sends are answered with this code.
@@ -158,6 +160,9 @@ impl Door {
 
     fn name_server(&self, header: &Header<'_>) -> Reply {
         let request = GetRouteInfoByTopic::decode(&header.fields).unwrap();
+        if self.world.broken_topics.lock().contains(&request.topic) {
+            return reply(ResponseCode::SYSTEM_ERROR, Vec::new());
+        }
         match self.world.route(&request.topic) {
             Some(body) => reply(ResponseCode::SUCCESS, body),
             None => reply(ResponseCode::TOPIC_NOT_EXIST, Vec::new()),
@@ -244,6 +249,9 @@ impl Door {
         let (broker, world, outbox) =
             (Arc::clone(broker), Arc::clone(&self.world), Arc::clone(&self.outbox));
         let hold = Duration::from_millis(it.suspend_ms as u64);
+        if it.sys_flag & 1 != 0 {
+            broker.state.lock().committing_pulls += 1;
+        }
         tokio::spawn(async move {
             let mut changed = world.changed.subscribe();
             let found = || {

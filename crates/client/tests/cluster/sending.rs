@@ -182,8 +182,16 @@ async fn messages_of_one_key_share_a_queue_and_batches_are_of_one_topic() {
     assert_eq!(queues.len(), 1);
     let mixed = vec![Message::new("T", "x"), Message::new("U", "x")];
     assert!(matches!(producer.send_batch(mixed).await, Err(Error::Batch(_))));
-    let delayed = vec![Message::new("T", "x").delay_level(1)];
-    assert!(matches!(producer.send_batch(delayed).await, Err(Error::Batch(_))));
+    let plain = Message::new("T", "x");
+    for delayed in [
+        plain.clone().delay_level(1),
+        plain.clone().deliver_at(1_700_000_001_000),
+        plain.clone().property("TIMER_DELAY_MS", "1"),
+        plain.clone().property("TIMER_DELAY_SEC", "1"),
+    ] {
+        let batch = vec![plain.clone(), delayed];
+        assert!(matches!(producer.send_batch(batch).await, Err(Error::Batch(_))));
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -342,4 +350,18 @@ async fn a_peer_that_cannot_be_reached_costs_a_wait_only_now_and_then() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert!(waited < Duration::from_secs(40), "{waited:?} of a minute");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_route_that_is_refused_stops_no_other() {
+    let world = World::new(&["a"], 1);
+    world.topics.lock().insert("A".to_owned(), 1);
+    let client = Client::new(world.options());
+    client.route("A").await.unwrap();
+    client.route("T").await.unwrap();
+    world.broken_topics.lock().insert("A".to_owned());
+    world.topics.lock().insert("T".to_owned(), 2);
+    tokio::time::sleep(Duration::from_secs(31)).await;
+    assert_eq!(client.route("T").await.unwrap().write_queues().len(), 2);
+    assert_eq!(client.route("A").await.unwrap().write_queues().len(), 1, "the known one stays");
 }

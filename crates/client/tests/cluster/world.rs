@@ -29,6 +29,8 @@ pub struct World {
     pub brokers: BTreeMap<&'static str, Arc<Broker>>,
     /// Topics that the route table has, with their count of queues on each broker.
     pub topics: Mutex<BTreeMap<String, i32>>,
+    /// Of these topics the name server answers only that it failed.
+    pub broken_topics: Mutex<BTreeSet<String>>,
     /// Addresses that refuse connections.
     pub down: Mutex<BTreeSet<String>>,
     /// Addresses that swallow whatever is sent to them.
@@ -52,6 +54,7 @@ impl World {
             changed,
             black_holes: Mutex::default(),
             slaves: Mutex::default(),
+            broken_topics: Mutex::default(),
         })
     }
 
