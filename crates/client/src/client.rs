@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use apogee_net::{Tcp, Transport};
+use apogee_types::limits::ROUTE_QUEUES_MAX;
 use apogee_types::names::AUTO_CREATE_TOPIC;
 use apogee_types::route::TopicRouteData;
 use apogee_types::{Clock, Millis, SystemClock};
@@ -24,7 +25,7 @@ use crate::connection::{Answer, Connections, Deadline, RequestFrame};
 use crate::error::Error;
 use crate::link::Link;
 use crate::notices::{Listener, Listeners};
-use crate::routes::{Route, Routes};
+use crate::routes::{Route, Routes, stated_queues};
 use crate::unique_key::UniqueKeys;
 
 /// Upstream's `mqClientApiTimeout`.
@@ -402,7 +403,13 @@ impl Client {
         if answer.code == ResponseCode::TOPIC_NOT_EXIST {
             return Err(Error::NoRoute { topic: topic.to_owned() });
         }
-        answer.success()?.json()
+        let answer = answer.success()?;
+        let route: TopicRouteData = answer.json()?;
+        let stated = stated_queues(&route);
+        if ROUTE_QUEUES_MAX < stated {
+            return Err(answer.malformed(&format!("a route of {stated} queues")));
+        }
+        Ok(route)
     }
 
     /// Brings every known route up to date. A topic that is gone is forgotten, if it was `missing`

@@ -78,13 +78,9 @@ impl Route {
         self.data.broker_datas.iter().find(|broker| &*broker.broker_name == name)
     }
 
-    /// `broker-a:4;broker-b:4`
     fn order_queues(&self, conf: &str) -> Vec<MessageQueue> {
-        let brokers: Vec<(Arc<str>, i32)> = conf
-            .split(';')
-            .filter_map(|part| part.split_once(':'))
-            .filter_map(|(name, count)| Some((name.into(), count.parse().ok()?)))
-            .collect();
+        let brokers: Vec<(Arc<str>, i32)> =
+            order_counts(conf).map(|(name, count)| (name.into(), count)).collect();
         self.sorted(brokers.iter().map(|(name, count)| (name, *count)))
     }
 
@@ -100,6 +96,21 @@ impl Route {
         queues.sort();
         queues
     }
+}
+
+/// Brokers and their counts of queues: `broker-a:4;broker-b:4`.
+fn order_counts(conf: &str) -> impl Iterator<Item = (&str, i32)> {
+    let parts = conf.split(';').filter_map(|part| part.split_once(':'));
+    parts.filter_map(|(name, count)| Some((name, count.parse().ok()?)))
+}
+
+/// How many queues a route states, to read and to write.
+pub(crate) fn stated_queues(data: &TopicRouteData) -> u64 {
+    let of_order = data.order_topic_conf.iter().flat_map(|conf| order_counts(conf));
+    let of_order = of_order.map(|(_, count)| count);
+    let of_brokers =
+        data.queue_datas.iter().flat_map(|it| [it.read_queue_count, it.write_queue_count]);
+    of_brokers.chain(of_order).map(|count| count.max(0) as u64).sum()
 }
 
 /// The routes that are known, by topic.

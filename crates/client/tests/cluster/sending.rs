@@ -365,3 +365,15 @@ async fn a_route_that_is_refused_stops_no_other() {
     assert_eq!(client.route("T").await.unwrap().write_queues().len(), 2);
     assert_eq!(client.route("A").await.unwrap().write_queues().len(), 1, "the known one stays");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_route_of_more_queues_than_can_be_is_not_believed() {
+    let world = World::new(&["a"], i32::MAX);
+    let client = Client::new(world.options());
+    assert!(matches!(client.route("T").await, Err(Error::Malformed { .. })));
+    world.topics.lock().insert("T".to_owned(), 1024);
+    assert_eq!(client.route("T").await.unwrap().write_queues().len(), 1024);
+    world.topics.lock().insert("T".to_owned(), i32::MAX);
+    tokio::time::sleep(Duration::from_secs(31)).await;
+    assert_eq!(client.route("T").await.unwrap().write_queues().len(), 1024, "it stays");
+}
