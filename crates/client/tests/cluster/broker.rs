@@ -81,7 +81,14 @@ impl Broker {
         self.state.lock().asked.iter().filter(|asked| **asked == code).count()
     }
 
-    fn store(&self, topic: &str, queue_id: i32, flag: i32, body: &[u8], properties: &[u8]) -> i64 {
+    pub fn store(
+        &self,
+        topic: &str,
+        queue_id: i32,
+        flag: i32,
+        body: &[u8],
+        properties: &[u8],
+    ) -> i64 {
         let mut state = self.state.lock();
         let queue = state.queues.entry((topic.to_owned(), queue_id)).or_default();
         let message = Message {
