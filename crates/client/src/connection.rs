@@ -6,7 +6,7 @@ use std::io;
 use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use apogee_net::{Admission, Closed, Lane, Outbox, Session, Stream, Transport, pump};
@@ -34,6 +34,9 @@ const DIAL_TIME: Duration = Duration::from_secs(3);
 const BACK_OFF_MIN: Duration = Duration::from_millis(50);
 /// A broker that restarts is found again within this.
 const BACK_OFF_MAX: Duration = Duration::from_secs(3);
+/// So long is waited for another's dial after one that failed: a few round trips. If it takes
+/// longer the peer is silent, and one who waits for it in vain is enough.
+const REDIAL_TIME: Duration = Duration::from_millis(200);
 /// Upstream's `clientChannelMaxIdleTimeSeconds`.
 const IDLE: Duration = Duration::from_secs(120);
 /// A peer may be silent for so long, however short the time of a call is.
@@ -392,8 +395,14 @@ struct Table {
     closed: bool,
 }
 
-/// One address. Locked while it is dialed, so that all who want it wait for the same connection.
-type Slot = tokio::sync::Mutex<SlotState>;
+/// One address.
+#[derive(Default)]
+struct Slot {
+    /// Locked while it is dialed, so that all who want it wait for the same connection.
+    state: tokio::sync::Mutex<SlotState>,
+    /// The last dial did.
+    has_failed: AtomicBool,
+}
 
 enum SlotState {
     Open(Arc<Connection>),
@@ -404,13 +413,19 @@ enum SlotState {
     },
 }
 
+impl Default for SlotState {
+    fn default() -> Self {
+        Self::Apart { failures: 0, back_off: None }
+    }
+}
+
 /// Whether a slot is in use, open, or failed a short while ago. Nobody new can come to use it: its
 /// table is locked.
 fn is_needed(slot: &Arc<Slot>) -> bool {
     if 1 < Arc::strong_count(slot) {
         return true;
     }
-    slot.try_lock().map_or(true, |state| match &*state {
+    slot.state.try_lock().map_or(true, |state| match &*state {
         SlotState::Open(connection) => !connection.is_closed(),
         SlotState::Apart { back_off, .. } => {
             back_off.as_ref().is_some_and(|(until, _)| until.elapsed() < IDLE)
@@ -433,15 +448,18 @@ impl Connections {
         let slot = self.slot(addr)?;
         let until = deadline.at.min(Instant::now() + deadline.dial);
         // Another may be dialing.
-        let Ok(mut state) = timeout_at(until, slot.lock()).await else {
-            let cause = Arc::new(silence(deadline.dial));
+        let wait =
+            if slot.has_failed.load(Ordering::Relaxed) { REDIAL_TIME } else { deadline.dial };
+        let wait_until = until.min(Instant::now() + wait);
+        let Ok(mut state) = timeout_at(wait_until, slot.state.lock()).await else {
+            let cause = Arc::new(silence(wait));
             return Err(Error::Unreachable { addr: addr.into(), cause });
         };
         if let SlotState::Open(connection) = &*state {
             if !connection.is_closed() {
                 return Ok(Arc::clone(connection));
             }
-            *state = SlotState::Apart { failures: 0, back_off: None };
+            *state = SlotState::default();
         }
         let SlotState::Apart { failures, back_off } = &mut *state else {
             unreachable!("an open slot was replaced before");
@@ -452,7 +470,9 @@ impl Connections {
             return Err(Error::Unreachable { addr: addr.into(), cause: Arc::clone(cause) });
         }
         let dialed = timeout_at(until, self.transport.dial(addr)).await;
-        match dialed.unwrap_or_else(|_| Err(silence(deadline.dial))) {
+        let dialed = dialed.unwrap_or_else(|_| Err(silence(deadline.dial)));
+        slot.has_failed.store(dialed.is_err(), Ordering::Relaxed);
+        match dialed {
             Ok(stream) => {
                 let connection = self.start(addr, stream)?;
                 *state = SlotState::Open(Arc::clone(&connection));
@@ -472,7 +492,7 @@ impl Connections {
     /// The local address of any open connection: how peers see this machine.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         let table = self.table.lock();
-        table.slots.values().find_map(|slot| match &*slot.try_lock().ok()? {
+        table.slots.values().find_map(|slot| match &*slot.state.try_lock().ok()? {
             SlotState::Open(connection) => Some(connection.local_addr()),
             SlotState::Apart { .. } => None,
         })
@@ -486,7 +506,7 @@ impl Connections {
             (std::mem::take(&mut table.slots), std::mem::take(&mut table.pumps))
         };
         for slot in slots.into_values() {
-            if let SlotState::Open(connection) = &*slot.lock().await {
+            if let SlotState::Open(connection) = &*slot.state.lock().await {
                 connection.close();
             }
         }
@@ -506,7 +526,7 @@ impl Connections {
             return Ok(Arc::clone(slot));
         }
         table.slots.retain(|_, slot| is_needed(slot));
-        let slot = Arc::new(Slot::new(SlotState::Apart { failures: 0, back_off: None }));
+        let slot = Arc::<Slot>::default();
         table.slots.insert(addr.into(), Arc::clone(&slot));
         Ok(slot)
     }

@@ -350,6 +350,16 @@ async fn a_peer_that_cannot_be_reached_costs_a_wait_only_now_and_then() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert!(waited < Duration::from_secs(40), "{waited:?} of a minute");
+
+    // Nor do all pay who come while one dials.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let timed = async || {
+        let asked = Instant::now();
+        client.max_offset(&queue).await.unwrap_err();
+        asked.elapsed()
+    };
+    let (one, other) = tokio::join!(timed(), timed());
+    assert_eq!((one.as_millis(), other.as_millis()), (3000, 200));
 }
 
 #[tokio::test(start_paused = true)]
