@@ -144,6 +144,8 @@ pub(crate) struct Connection {
     calls: Arc<Mutex<Calls>>,
     /// Counts what arrives, whole frames or parts.
     heard: Arc<AtomicU64>,
+    /// The peer wants new calls over another connection. Those under way it answers here.
+    is_left: AtomicBool,
 }
 
 impl Connection {
@@ -152,8 +154,8 @@ impl Connection {
         self.local
     }
 
-    pub fn is_closed(&self) -> bool {
-        self.outbox.is_closed()
+    pub fn takes_calls(&self) -> bool {
+        !self.outbox.is_closed() && !self.is_left.load(Ordering::Relaxed)
     }
 
     /// Closes it, after what was put before.
@@ -183,6 +185,9 @@ impl Connection {
             return Err(self.timed_out::<R>(deadline));
         };
         let raw = answer.ok_or_else(|| self.lost::<R>())?;
+        if raw.code == ResponseCode::GO_AWAY {
+            self.is_left.store(true, Ordering::Relaxed);
+        }
         Ok(Answer {
             code: raw.code,
             remark: raw.remark,
@@ -426,7 +431,7 @@ fn is_needed(slot: &Arc<Slot>) -> bool {
         return true;
     }
     slot.state.try_lock().map_or(true, |state| match &*state {
-        SlotState::Open(connection) => !connection.is_closed(),
+        SlotState::Open(connection) => connection.takes_calls(),
         SlotState::Apart { back_off, .. } => {
             back_off.as_ref().is_some_and(|(until, _)| until.elapsed() < IDLE)
         }
@@ -456,7 +461,7 @@ impl Connections {
             return Err(Error::Unreachable { addr: addr.into(), cause });
         };
         if let SlotState::Open(connection) = &*state {
-            if !connection.is_closed() {
+            if connection.takes_calls() {
                 return Ok(Arc::clone(connection));
             }
             *state = SlotState::default();
@@ -538,6 +543,7 @@ impl Connections {
             outbox: Arc::default(),
             calls: Arc::default(),
             heard: Arc::default(),
+            is_left: AtomicBool::new(false),
         });
         let (outbox, calls) = (Arc::clone(&connection.outbox), Arc::clone(&connection.calls));
         let heard = Arc::clone(&connection.heard);

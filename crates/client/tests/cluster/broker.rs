@@ -56,6 +56,8 @@ pub struct State {
     pub connection_count: usize,
     /// Of the first so many connections the other end is dead, and nobody knows.
     pub half_open_count: usize,
+    /// Over the first so many connections no new requests are taken.
+    pub left_count: usize,
     /// The connection ends at a request of this code.
     pub hangs_up_at: Option<i32>,
 }
@@ -153,6 +155,9 @@ impl Door {
             let mut state = broker.state.lock();
             if self.number < state.half_open_count {
                 return Ok(None);
+            }
+            if self.number < state.left_count {
+                return Ok(reply(ResponseCode::GO_AWAY, Vec::new()));
             }
             state.asked.push(header.code);
             if state.hangs_up_at == Some(header.code) {

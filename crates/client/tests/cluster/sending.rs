@@ -387,3 +387,23 @@ async fn a_route_of_more_queues_than_can_be_is_not_believed() {
     tokio::time::sleep(Duration::from_secs(31)).await;
     assert_eq!(client.route("T").await.unwrap().write_queues().len(), 1024, "it stays");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_says_go_away_is_called_over_a_new_connection() {
+    let world = World::new(&["a"], 1);
+    let producer = producer(&world).await;
+    let puller = PullConsumer::with(producer.client().clone(), "G").unwrap();
+    let queue = puller.queues("T").await.unwrap().remove(0);
+    let send = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        world.broker("a").state.lock().left_count = 1;
+        let began = Instant::now();
+        producer.send(Message::new("T", "x")).await.unwrap();
+        assert_eq!(began.elapsed(), Duration::ZERO);
+    };
+    let pull = puller.pull(&queue, "*", 0, 32, Duration::from_secs(10));
+    let (pulled, ()) = tokio::join!(pull, send);
+    assert_eq!(pulled.unwrap().messages.len(), 1, "the old one is not cut");
+    assert_eq!(world.broker("a").state.lock().connection_count, 2);
+    producer.shutdown().await;
+}
