@@ -58,6 +58,8 @@ pub struct State {
     pub half_open_count: usize,
     /// Over the first so many connections no new requests are taken.
     pub left_count: usize,
+    /// Answers to requests of this code take five seconds, a part each second.
+    pub slow_at: Option<i32>,
     /// The connection ends at a request of this code.
     pub hangs_up_at: Option<i32>,
 }
@@ -378,6 +380,13 @@ fn write(
     head.write(output, fields, |output| output.bytes.extend_from_slice(body));
 }
 
+async fn put_slowly(outbox: Arc<Outbox>, bytes: Vec<u8>) {
+    for part in bytes.chunks(bytes.len().div_ceil(5)) {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        outbox.put(|output| output.bytes.extend_from_slice(part));
+    }
+}
+
 impl Session for Door {
     fn on_frame(&mut self, frame: &FrameRef<'_>, output: &mut Output) -> Result<(), Closed> {
         let mut index = Vec::new();
@@ -386,7 +395,14 @@ impl Session for Door {
         if let Some((code, fields, body)) = answer
             && !header.is_oneway()
         {
-            write(output, header.opaque, code, fields, &body);
+            let is_slow = |broker: &Arc<Broker>| broker.state.lock().slow_at == Some(header.code);
+            if self.broker.as_ref().is_some_and(is_slow) {
+                let mut whole = Output::default();
+                write(&mut whole, header.opaque, code, fields, &body);
+                tokio::spawn(put_slowly(Arc::clone(&self.outbox), whole.bytes));
+            } else {
+                write(output, header.opaque, code, fields, &body);
+            }
         }
         self.world.touch();
         Ok(())

@@ -317,7 +317,7 @@ async fn a_connection_on_which_a_call_hears_nothing_is_given_up() {
     producer.send(Message::new("T", "x")).await.unwrap();
     assert!(began.elapsed() < Duration::from_millis(100), "over a new one");
 
-    // One that answers others is kept, and so is one that was given little time.
+    // One that answers others is kept, so is one that is slow, or was given little time.
     world.broker("a").state.lock().deaf_to.insert(30);
     let poll = async {
         for _ in 0..4 {
@@ -327,6 +327,10 @@ async fn a_connection_on_which_a_call_hears_nothing_is_given_up() {
     };
     let (slow, ()) = tokio::join!(client.max_offset(&queue), poll);
     assert!(matches!(slow, Err(Error::TimedOut { .. })));
+    world.broker("a").state.lock().slow_at = Some(31);
+    assert!(matches!(client.min_offset(&queue).await, Err(Error::TimedOut { .. })));
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    world.broker("a").state.lock().slow_at = None;
     world.broker("a").state.lock().deaf_to.insert(310);
     let hasty = Producer::builder("").client(client.clone()).send_timeout(Duration::from_millis(9));
     hasty.start().await.unwrap().send(Message::new("T", "x")).await.unwrap_err();
