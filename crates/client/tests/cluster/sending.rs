@@ -277,7 +277,7 @@ async fn a_send_keeps_its_time_whoever_is_silent() {
     for seed in 0..4 {
         let world = World::new(&["a", "b"], 1);
         world.topics.lock().insert("TBW102".to_owned(), 8);
-        world.black_holes.lock().extend([silent.to_owned(), world.broker("a").addr.to_string()]);
+        world.dark.lock().extend([silent.to_owned(), world.broker("a").addr.to_string()]);
         let name_servers = vec![silent.to_owned(), NAME_SERVER.to_owned()];
         let options = Options { name_servers, seed, ..world.options() };
         let producer = Producer::builder("").options(options).start().await.unwrap();
@@ -289,7 +289,7 @@ async fn a_send_keeps_its_time_whoever_is_silent() {
         }
     }
     let world = World::new(&["a"], 1);
-    world.black_holes.lock().insert(NAME_SERVER.to_owned());
+    world.dark.lock().insert(NAME_SERVER.to_owned());
     let within = Duration::from_millis(700);
     let builder = Producer::builder("").options(world.options()).send_timeout(within);
     let producer = builder.start().await.unwrap();
@@ -343,7 +343,7 @@ async fn a_peer_that_cannot_be_reached_costs_a_wait_only_now_and_then() {
     let world = World::new(&["a"], 1);
     let client = Client::new(world.options());
     client.route("T").await.unwrap();
-    world.black_holes.lock().insert(world.broker("a").addr.to_string());
+    world.dark.lock().insert(world.broker("a").addr.to_string());
     let queue = MessageQueue::new("T", "a", 0);
     let mut waited = Duration::ZERO;
     let began = Instant::now();

@@ -33,8 +33,8 @@ pub struct World {
     pub broken_topics: Mutex<BTreeSet<String>>,
     /// Addresses that refuse connections.
     pub down: Mutex<BTreeSet<String>>,
-    /// Addresses that swallow whatever is sent to them.
-    pub black_holes: Mutex<BTreeSet<String>>,
+    /// Addresses that do not answer one who dials.
+    pub dark: Mutex<BTreeSet<String>>,
     /// Brokers that are slaves.
     pub slaves: Mutex<BTreeSet<&'static str>>,
     /// Grows with whatever happens, for those who wait for something.
@@ -47,15 +47,9 @@ impl World {
         let brokers = brokers.iter().map(|name| (*name, Arc::new(Broker::new(name)))).collect();
         let topics = Mutex::new(BTreeMap::from([("T".to_owned(), queue_count)]));
         let changed = watch::channel(0).0;
-        Arc::new(Self {
-            brokers,
-            topics,
-            down: Mutex::default(),
-            changed,
-            black_holes: Mutex::default(),
-            slaves: Mutex::default(),
-            broken_topics: Mutex::default(),
-        })
+        let (broken_topics, slaves) = (Mutex::default(), Mutex::default());
+        let (down, dark) = (Mutex::default(), Mutex::default());
+        Arc::new(Self { brokers, topics, broken_topics, down, dark, slaves, changed })
     }
 
     pub fn broker(&self, name: &str) -> &Arc<Broker> {
@@ -129,8 +123,8 @@ impl Transport for Network {
 
     fn dial<'a>(&'a self, addr: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Stream>>> {
         Box::pin(async move {
-            if self.0.black_holes.lock().contains(addr) {
-                return std::future::pending().await;
+            if self.0.dark.lock().contains(addr) {
+                std::future::pending::<()>().await;
             }
             let broker = self.0.brokers.values().find(|broker| broker.addr.to_string() == addr);
             if self.0.down.lock().contains(addr) || (broker.is_none() && addr != NAME_SERVER) {
