@@ -77,7 +77,7 @@ impl Client {
         if let Some(error) = unreadable {
             let MessageQueue { topic, broker_name, queue_id } = pull.queue;
             tracing::error!(group = pull.group, %topic, broker = %broker_name, queue_id,
-                offset = pulled.next_offset - 1, %error, "a message cannot be read, and is left out");
+                offset = pulled.next_offset - 1, %error, "a message is unreadable and left out");
         }
         Ok(pulled)
     }

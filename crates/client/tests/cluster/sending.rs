@@ -1,16 +1,19 @@
 //! Calls and producers.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use apogee_client::{Client, Error, Message, Options, Producer, PullConsumer, PullStatus};
 use apogee_types::route::MessageQueue;
 use apogee_wire::remoting::ResponseCode;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::world::{NAME_SERVER, World};
 
-async fn producer(world: &std::sync::Arc<World>) -> Producer {
+async fn producer(world: &Arc<World>) -> Producer {
     Producer::builder("").options(world.options()).group("P").start().await.unwrap()
 }
 
@@ -233,7 +236,7 @@ async fn a_new_master_is_found_at_once_whichever_way_the_queue_is_chosen() {
 #[tokio::test(start_paused = true)]
 async fn a_send_waits_for_a_master_and_for_a_broker_that_restarts() {
     let world = World::new(&["a"], 1);
-    let producer = producer(&world).await;
+    let producer = Arc::new(producer(&world).await);
     producer.send(Message::new("T", "x")).await.unwrap();
     let send = async || {
         let began = Instant::now();
@@ -262,6 +265,23 @@ async fn a_send_waits_for_a_master_and_for_a_broker_that_restarts() {
     let ((sent, took), ()) = tokio::join!(send(), fail_over);
     sent.unwrap();
     assert!(passes <= took && took < Duration::from_secs(3), "{took:?}");
+
+    // However many wait, the name server is asked a few times a second.
+    world.slaves.lock().insert("a");
+    tokio::time::sleep(Duration::from_secs(31)).await;
+    let before = world.routes_asked.load(Ordering::Relaxed);
+    let mut sends = JoinSet::new();
+    for _ in 0..100 {
+        let producer = Arc::clone(&producer);
+        sends.spawn(async move { producer.send(Message::new("T", "x")).await });
+    }
+    for sent in sends.join_all().await {
+        assert!(matches!(sent, Err(Error::NoRoute { .. })));
+    }
+    let asked = world.routes_asked.load(Ordering::Relaxed) - before;
+    assert!((3..20).contains(&asked), "{asked} times");
+    world.slaves.lock().clear();
+    tokio::time::sleep(Duration::from_secs(31)).await;
 
     // What will not pass fails without delay, after three tries.
     world.broker("a").state.lock().refuses = Some(ResponseCode::NO_PERMISSION);

@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use apogee_client::Options;
@@ -31,6 +32,8 @@ pub struct World {
     pub topics: Mutex<BTreeMap<String, i32>>,
     /// Of these topics the name server answers only that it failed.
     pub broken_topics: Mutex<BTreeSet<String>>,
+    /// How often a route was asked for.
+    pub routes_asked: AtomicUsize,
     /// Addresses that refuse connections.
     pub down: Mutex<BTreeSet<String>>,
     /// Addresses that do not answer one who dials.
@@ -48,8 +51,9 @@ impl World {
         let topics = Mutex::new(BTreeMap::from([("T".to_owned(), queue_count)]));
         let changed = watch::channel(0).0;
         let (broken_topics, slaves) = (Mutex::default(), Mutex::default());
+        let routes_asked = AtomicUsize::new(0);
         let (down, dark) = (Mutex::default(), Mutex::default());
-        Arc::new(Self { brokers, topics, broken_topics, down, dark, slaves, changed })
+        Arc::new(Self { brokers, topics, broken_topics, routes_asked, down, dark, slaves, changed })
     }
 
     pub fn broker(&self, name: &str) -> &Arc<Broker> {
@@ -82,6 +86,7 @@ impl World {
     }
 
     pub fn route(&self, topic: &str) -> Option<Vec<u8>> {
+        self.routes_asked.fetch_add(1, Ordering::Relaxed);
         let count = *self.topics.lock().get(topic)?;
         let mut route = TopicRouteData::default();
         for (name, broker) in &self.brokers {
