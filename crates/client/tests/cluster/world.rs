@@ -26,6 +26,7 @@ pub const NAME_SERVER: &str = "10.0.0.9:9876";
 const PIPE_LEN: usize = 1 << 20;
 
 /// All hosts, and what the name servers tell.
+#[derive(Default)]
 pub struct World {
     pub brokers: BTreeMap<&'static str, Arc<Broker>>,
     /// Topics that the route table has, with their count of queues on each broker.
@@ -49,11 +50,7 @@ impl World {
     pub fn new(brokers: &[&'static str], queue_count: i32) -> Arc<Self> {
         let brokers = brokers.iter().map(|name| (*name, Arc::new(Broker::new(name)))).collect();
         let topics = Mutex::new(BTreeMap::from([("T".to_owned(), queue_count)]));
-        let changed = watch::channel(0).0;
-        let (broken_topics, slaves) = (Mutex::default(), Mutex::default());
-        let routes_asked = AtomicUsize::new(0);
-        let (down, dark) = (Mutex::default(), Mutex::default());
-        Arc::new(Self { brokers, topics, broken_topics, routes_asked, down, dark, slaves, changed })
+        Arc::new(Self { brokers, topics, ..Self::default() })
     }
 
     pub fn broker(&self, name: &str) -> &Arc<Broker> {
@@ -90,13 +87,10 @@ impl World {
         let count = *self.topics.lock().get(topic)?;
         let mut route = TopicRouteData::default();
         for (name, broker) in &self.brokers {
+            let id = i64::from(self.slaves.lock().contains(name));
             route.broker_datas.push(BrokerData {
                 broker_name: (*name).into(),
-                broker_addrs: [(
-                    i64::from(self.slaves.lock().contains(name)),
-                    broker.addr.to_string().into(),
-                )]
-                .into(),
+                broker_addrs: [(id, broker.addr.to_string().into())].into(),
                 ..BrokerData::default()
             });
             route.queue_datas.push(QueueData {
