@@ -76,12 +76,8 @@ async fn send_all(args: &ProduceArgs, producer: &Arc<Producer>) -> anyhow::Resul
     let count = args.count.max(1);
     let total = bodies.known_count().map(|known| known * count);
     let mut sender = Sender::new(producer, total);
-    while let Some(body) = bodies.next().await? {
-        for _ in 0..count {
-            sender.send(message(args, &body)).await?;
-        }
-    }
-    sender.finish().await
+    let sent = sender.send_all(&mut bodies, args, count).await;
+    sender.finish(sent).await
 }
 
 fn message(args: &ProduceArgs, body: &Body) -> Message {
@@ -122,6 +118,20 @@ impl<'a> Sender<'a> {
         Self { producer, total, begun: 0, stored: 0, bytes: 0, started, bar, under_way }
     }
 
+    async fn send_all(
+        &mut self,
+        bodies: &mut Bodies,
+        args: &ProduceArgs,
+        count: u64,
+    ) -> anyhow::Result<()> {
+        while let Some(body) = bodies.next().await? {
+            for _ in 0..count {
+                self.send(message(args, &body)).await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn send(&mut self, message: Message) -> anyhow::Result<()> {
         let at_once = if self.shows_each() { 1 } else { AT_ONCE };
         while at_once <= self.under_way.len() {
@@ -158,9 +168,11 @@ impl<'a> Sender<'a> {
         Ok(())
     }
 
-    async fn finish(mut self) -> anyhow::Result<()> {
+    /// Waits for the sends that are under way, also after a failure, and says what was stored.
+    async fn finish(mut self, mut sent: anyhow::Result<()>) -> anyhow::Result<()> {
         while !self.under_way.is_empty() {
-            self.take_one().await?;
+            let last = self.take_one().await;
+            sent = sent.and(last);
         }
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
@@ -168,7 +180,10 @@ impl<'a> Sender<'a> {
         if FEW < self.stored {
             say(&summary(self.stored, self.bytes, self.started.elapsed()));
         }
-        Ok(())
+        if 0 < self.stored {
+            sent = sent.with_context(|| format!("{} messages were stored, then", self.stored));
+        }
+        sent
     }
 }
 

@@ -149,3 +149,23 @@ fn who_waits_for_a_topic_that_is_not_there_is_told_so() {
         assert_eq!(rest, "");
     }
 }
+
+#[test]
+fn when_one_of_many_messages_fails_the_others_are_counted_and_the_error_is_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), 24_481, "maxMessageSize=20000");
+    // Of what repeats itself only a little would be sent.
+    let long: String = (0..20_000_u64).map(|it| format!("{it:x}")).collect();
+    let mut words = vec!["produce", "t"];
+    words.extend(["short"; 300]);
+    words[250] = &long;
+    let failed = apogee(&server, &words).output().unwrap();
+    let (said, error) = (String::from_utf8(failed.stdout), String::from_utf8(failed.stderr));
+    let (said, error) = (said.unwrap(), error.unwrap());
+    assert_eq!(failed.status.code(), Some(1), "{error}");
+    assert!(error.contains("MESSAGE_ILLEGAL"), "{error}");
+    let count: usize = said.split(' ').next().unwrap().parse().unwrap();
+    assert!((248..300).contains(&count), "{said}");
+    assert!(error.contains(&format!("{count} messages were stored, then")), "{error}");
+    assert_eq!(read(&server, "t", "g", count).len(), count);
+}

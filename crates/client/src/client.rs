@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use apogee_net::{Tcp, Transport};
+use apogee_types::limits::ROUTE_QUEUES_MAX;
 use apogee_types::names::AUTO_CREATE_TOPIC;
 use apogee_types::route::TopicRouteData;
 use apogee_types::{Clock, Millis, SystemClock};
@@ -16,20 +17,23 @@ use apogee_wire::remoting::requests::{GetRouteInfoByTopic, HeartBeat};
 use apogee_wire::remoting::{Request, ResponseCode};
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
 
 use crate::connection::{Answer, Connections, Deadline, RequestFrame};
 use crate::error::Error;
 use crate::link::Link;
 use crate::notices::{Listener, Listeners};
-use crate::routes::{Route, Routes};
+use crate::routes::{Route, Routes, stated_queues};
 use crate::unique_key::UniqueKeys;
 
 /// Upstream's `mqClientApiTimeout`.
 pub(crate) const CALL_TIME: Duration = Duration::from_secs(3);
 /// Upstream's `pollNameServerInterval`.
 const ROUTE_PERIOD: Duration = Duration::from_secs(30);
+/// Between two rounds for doubted routes: many sends that fail are no reason to ask more often.
+const DOUBT_PAUSE: Duration = Duration::from_millis(200);
 /// Upstream's `defaultTopicQueueNums`: what a topic gets that its first message creates.
 pub(crate) const DEFAULT_QUEUE_COUNT: i32 = 4;
 
@@ -75,12 +79,22 @@ struct Shared {
     next_opaque: AtomicI32,
     listeners: Arc<Listeners>,
     routes: Routes,
+    doubts: Arc<Doubts>,
     clock: Arc<dyn Clock>,
     chance: Mutex<fastrand::Rng>,
     id: OnceLock<Arc<str>>,
     unique_keys: OnceLock<UniqueKeys>,
     /// Keeps the routes fresh; ends with the last clone.
     refresher: OnceLock<JoinHandle<()>>,
+}
+
+/// Topics whose route is wanted anew before its time.
+#[derive(Default)]
+struct Doubts {
+    topics: Mutex<BTreeSet<Arc<str>>>,
+    raised: Notify,
+    /// A topic was taken out.
+    settled: Notify,
 }
 
 impl Client {
@@ -100,23 +114,15 @@ impl Client {
             next_opaque: AtomicI32::new(1),
             listeners,
             routes: Routes::default(),
+            doubts: Arc::default(),
             clock: options.clock,
             chance: Mutex::new(chance),
             id,
             unique_keys: OnceLock::new(),
             refresher: OnceLock::new(),
         });
-        let weak = Arc::downgrade(&shared);
-        let refresher = tokio::spawn(async move {
-            let mut ticks = interval(ROUTE_PERIOD);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            let mut missing = BTreeSet::new();
-            loop {
-                ticks.tick().await;
-                let Some(shared) = weak.upgrade() else { break };
-                Self { shared }.refresh_routes(&mut missing).await;
-            }
-        });
+        let doubts = Arc::clone(&shared.doubts);
+        let refresher = tokio::spawn(refresh_often(Arc::downgrade(&shared), doubts));
         let _ = shared.refresher.set(refresher);
         Self { shared }
     }
@@ -140,8 +146,19 @@ impl Client {
         body: Bytes,
         within: Duration,
     ) -> impl Future<Output = Result<Answer<R>, Error>> + Send + use<'c, R> {
+        self.call_until::<R>(addr, request, body, Deadline::within(within))
+    }
+
+    /// As [`Self::call_within`].
+    pub(crate) fn call_until<'c, R: Request>(
+        &'c self,
+        addr: &'c str,
+        request: &R::At<'_>,
+        body: Bytes,
+        deadline: Deadline,
+    ) -> impl Future<Output = Result<Answer<R>, Error>> + Send + use<'c, R> {
         let frame = self.frame::<R>(request, body, false);
-        async move { self.send(addr, &frame, within).await }
+        async move { self.send(addr, &frame, deadline).await }
     }
 
     /// Sends a request that no one answers.
@@ -166,7 +183,12 @@ impl Client {
         body: Bytes,
     ) -> impl Future<Output = Result<Answer<R>, Error>> + Send + use<'c, R> {
         let frame = self.frame::<R>(request, body, false);
-        async move { self.send_to_name_server(&frame).await }
+        async move { self.send_to_name_server(&frame, self.name_server_deadline()).await }
+    }
+
+    /// Each name server has its time.
+    fn name_server_deadline(&self) -> Deadline {
+        Deadline::within(CALL_TIME * self.shared.name_servers.len() as u32)
     }
 
     /// The connection to a peer: the open one, else a new one.
@@ -192,22 +214,25 @@ impl Client {
         &self,
         addr: &str,
         frame: &RequestFrame<R>,
-        within: Duration,
+        deadline: Deadline,
     ) -> Result<Answer<R>, Error> {
-        let deadline = Deadline::within(within);
         self.shared.connections.get(addr, deadline).await?.call(frame, deadline).await
     }
 
     async fn send_to_name_server<R: Request>(
         &self,
         frame: &RequestFrame<R>,
+        deadline: Deadline,
     ) -> Result<Answer<R>, Error> {
         let Shared { name_servers, name_server, .. } = &*self.shared;
-        let first = name_server.load(Ordering::Relaxed);
+        let (first, count) = (name_server.load(Ordering::Relaxed), name_servers.len());
         let mut failure = Error::NoNameServer;
-        for at in (first..first + name_servers.len()).map(|at| at % name_servers.len()) {
+        for tried in 0..count {
+            let at = (first + tried) % count;
             let addr = &name_servers[at];
-            match self.send(addr, frame, CALL_TIME).await {
+            // Each has its part, so that one that is silent leaves some for the next.
+            let within = (deadline.left() / (count - tried) as u32).min(CALL_TIME);
+            match self.send(addr, frame, Deadline::within(within)).await {
                 Ok(answer) => {
                     name_server.store(at, Ordering::Relaxed);
                     return Ok(answer);
@@ -237,19 +262,35 @@ impl Client {
 
     /// Asks a name server for the route of a topic.
     pub async fn refresh_route(&self, topic: &str) -> Result<Arc<Route>, Error> {
-        let data = self.fetch_route(topic).await?;
+        self.refresh_route_until(topic, self.name_server_deadline()).await
+    }
+
+    async fn refresh_route_until(
+        &self,
+        topic: &str,
+        deadline: Deadline,
+    ) -> Result<Arc<Route>, Error> {
+        let data = self.fetch_route(topic, deadline).await?;
         let route = Arc::new(Route::new(topic, data));
         self.shared.routes.put(topic, Arc::clone(&route));
         Ok(route)
     }
 
     /// The route to send to a topic: if it does not exist yet, one to brokers that create it.
-    pub(crate) async fn send_route(&self, topic: &str) -> Result<Arc<Route>, Error> {
-        let missing = match self.route(topic).await {
+    pub(crate) async fn send_route(
+        &self,
+        topic: &str,
+        deadline: Deadline,
+    ) -> Result<Arc<Route>, Error> {
+        if let Some(route) = self.shared.routes.get(topic) {
+            return Ok(route);
+        }
+        let missing = match self.refresh_route_until(topic, deadline).await {
             Err(error @ Error::NoRoute { .. }) => error,
             found => return found,
         };
-        let template = self.fetch_route(AUTO_CREATE_TOPIC).await.map_err(|error| match error {
+        let template = self.fetch_route(AUTO_CREATE_TOPIC, deadline).await;
+        let template = template.map_err(|error| match error {
             Error::NoRoute { .. } => missing,
             other => other,
         })?;
@@ -260,9 +301,41 @@ impl Client {
         Ok(route)
     }
 
+    /// Has a name server asked for the route of a topic again, soon and in the background.
+    pub(crate) fn doubt_route(&self, topic: &str) {
+        let doubts = &self.shared.doubts;
+        doubts.topics.lock().insert(topic.into());
+        doubts.raised.notify_one();
+    }
+
+    /// Doubts the route of a topic and waits until a name server was asked, but no longer than
+    /// `until`.
+    pub(crate) async fn renew_route(&self, topic: &str, until: Instant) {
+        self.doubt_route(topic);
+        let doubts = &self.shared.doubts;
+        let settled = async {
+            loop {
+                // Made before the look, so that it misses nothing.
+                let settled = doubts.settled.notified();
+                if !doubts.topics.lock().contains(topic) {
+                    break;
+                }
+                settled.await;
+            }
+        };
+        let _ = timeout_at(until, settled).await;
+    }
+
     /// The address of a broker that some known route names.
     pub fn broker_address(&self, broker: &str, id: i64) -> Result<Arc<str>, Error> {
         let found = self.shared.routes.address(broker, id);
+        found.ok_or_else(|| Error::NoBroker { broker: broker.to_owned(), id })
+    }
+
+    /// The broker to read from, as id and address: the one with this id, else the master, else
+    /// another of this name.
+    pub(crate) fn reading_address(&self, broker: &str, id: i64) -> Result<(i64, Arc<str>), Error> {
+        let found = self.shared.routes.reading_address(broker, id);
         found.ok_or_else(|| Error::NoBroker { broker: broker.to_owned(), id })
     }
 
@@ -318,18 +391,25 @@ impl Client {
         self.call::<HeartBeat>(addr, &HeartBeat {}, body).await.map(|_| ())
     }
 
-    async fn fetch_route(&self, topic: &str) -> Result<TopicRouteData, Error> {
+    async fn fetch_route(&self, topic: &str, deadline: Deadline) -> Result<TopicRouteData, Error> {
         let request = GetRouteInfoByTopic {
             topic: topic.to_owned(),
             accept_standard_json_only: true,
             zone_mode: false,
             zone_name: None,
         };
-        let answer = self.call_name_server::<GetRouteInfoByTopic>(&request, Bytes::new()).await?;
+        let frame = self.frame::<GetRouteInfoByTopic>(&request, Bytes::new(), false);
+        let answer = self.send_to_name_server(&frame, deadline).await?;
         if answer.code == ResponseCode::TOPIC_NOT_EXIST {
             return Err(Error::NoRoute { topic: topic.to_owned() });
         }
-        answer.success()?.json()
+        let answer = answer.success()?;
+        let route: TopicRouteData = answer.json()?;
+        let stated = stated_queues(&route);
+        if ROUTE_QUEUES_MAX < stated {
+            return Err(answer.malformed(&format!("a route of {stated} queues")));
+        }
+        Ok(route)
     }
 
     /// Brings every known route up to date. A topic that is gone is forgotten, if it was `missing`
@@ -343,6 +423,10 @@ impl Client {
                     self.shared.routes.forget(&topic);
                 }
                 Err(Error::NoRoute { .. }) => drop(missing.insert(topic)),
+                // Of this topic only.
+                Err(error @ (Error::Refused { .. } | Error::Malformed { .. })) => {
+                    tracing::warn!(%topic, %error, "a route is not refreshed");
+                }
                 Err(error) => {
                     tracing::warn!(%error, "routes are not refreshed");
                     break;
@@ -351,10 +435,51 @@ impl Client {
         }
     }
 
+    /// Asks for the routes that are doubted. What no name server tells stays as it is.
+    async fn settle_doubts(&self) {
+        let Doubts { topics, settled, .. } = &*self.shared.doubts;
+        let doubted = topics.lock().clone();
+        for topic in doubted {
+            let renewed = self.refresh_route(&topic).await;
+            topics.lock().remove(&topic);
+            if let Err(error) = renewed {
+                tracing::debug!(%topic, %error, "a route is not renewed");
+                if error.is_transport() {
+                    // No better for the others.
+                    topics.lock().clear();
+                }
+            }
+            settled.notify_waiters();
+        }
+    }
+
     /// Ours as peers see it, once there is a connection.
     fn local_ip(&self) -> IpAddr {
         let addr = self.shared.connections.local_addr();
         addr.map_or(Ipv4Addr::LOCALHOST.into(), |addr| addr.ip())
+    }
+}
+
+/// Keeps the routes fresh: all of them now and then, doubted ones soon.
+async fn refresh_often(client: Weak<Shared>, doubts: Arc<Doubts>) {
+    let mut ticks = interval(ROUTE_PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut missing = BTreeSet::new();
+    loop {
+        let is_time = tokio::select! {
+            biased;
+            _ = ticks.tick() => true,
+            () = doubts.raised.notified() => false,
+        };
+        let Some(shared) = client.upgrade() else { break };
+        let client = Client { shared };
+        if is_time {
+            client.refresh_routes(&mut missing).await;
+        } else {
+            client.settle_doubts().await;
+            drop(client);
+            sleep(DOUBT_PAUSE).await;
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::io;
 use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use apogee_net::{Admission, Closed, Lane, Outbox, Session, Stream, Transport, pump};
@@ -33,8 +34,13 @@ const DIAL_TIME: Duration = Duration::from_secs(3);
 const BACK_OFF_MIN: Duration = Duration::from_millis(50);
 /// A broker that restarts is found again within this.
 const BACK_OFF_MAX: Duration = Duration::from_secs(3);
+/// So long is waited for another's dial after one that failed: a few round trips. If it takes
+/// longer the peer is silent, and one who waits for it in vain is enough.
+const REDIAL_TIME: Duration = Duration::from_millis(200);
 /// Upstream's `clientChannelMaxIdleTimeSeconds`.
 const IDLE: Duration = Duration::from_secs(120);
+/// A peer may be silent for so long, however short the time of a call is.
+const SILENCE_MIN: Duration = Duration::from_secs(1);
 /// How long a connection may take to write its last bytes.
 const CLOSE_TIME: Duration = Duration::from_secs(1);
 /// How long a caller waits before it looks again whether a full connection has room.
@@ -112,6 +118,13 @@ struct Calls {
     closed: bool,
 }
 
+impl Calls {
+    fn close(&mut self) {
+        self.closed = true;
+        self.waiting.clear();
+    }
+}
+
 /// Gives up its place among those who wait, however the call ends.
 struct Place<'a> {
     connection: &'a Connection,
@@ -129,6 +142,10 @@ pub(crate) struct Connection {
     local: SocketAddr,
     outbox: Arc<Outbox>,
     calls: Arc<Mutex<Calls>>,
+    /// Counts what arrives, whole frames or parts.
+    heard: Arc<AtomicU64>,
+    /// The peer wants new calls over another connection. Those under way it answers here.
+    is_left: AtomicBool,
 }
 
 impl Connection {
@@ -137,8 +154,8 @@ impl Connection {
         self.local
     }
 
-    pub fn is_closed(&self) -> bool {
-        self.outbox.is_closed()
+    pub fn takes_calls(&self) -> bool {
+        !self.outbox.is_closed() && !self.is_left.load(Ordering::Relaxed)
     }
 
     /// Closes it, after what was put before.
@@ -146,16 +163,31 @@ impl Connection {
         self.outbox.close();
     }
 
-    /// Sends a request and waits for its answer.
+    /// Closes it and tells those who wait, though the peer may not even take what was put before.
+    fn give_up(&self) {
+        self.close();
+        self.calls.lock().close();
+    }
+
+    /// Sends a request and waits for its answer. If nothing at all arrives meanwhile, the
+    /// connection is given up: a peer that lost its power says nothing, and TCP asks for long.
     pub async fn call<R: Request>(
         &self,
         frame: &RequestFrame<R>,
         deadline: Deadline,
     ) -> Result<Answer<R>, Error> {
+        let (began, heard) = (Instant::now(), self.heard.load(Ordering::Relaxed));
         let Ok(answer) = timeout_at(deadline.at, self.exchange(frame)).await else {
+            if SILENCE_MIN <= began.elapsed() && self.heard.load(Ordering::Relaxed) == heard {
+                tracing::warn!(addr = %self.addr, request = R::INFO.name, "nothing is heard");
+                self.give_up();
+            }
             return Err(self.timed_out::<R>(deadline));
         };
         let raw = answer.ok_or_else(|| self.lost::<R>())?;
+        if raw.code == ResponseCode::GO_AWAY {
+            self.is_left.store(true, Ordering::Relaxed);
+        }
         Ok(Answer {
             code: raw.code,
             remark: raw.remark,
@@ -249,11 +281,25 @@ impl Connection {
 pub(crate) struct Deadline {
     pub at: Instant,
     within: Duration,
+    /// What of that may go by before there is a connection.
+    dial: Duration,
 }
 
 impl Deadline {
     pub fn within(within: Duration) -> Self {
-        Self { at: Instant::now() + within, within }
+        Self { at: Instant::now() + within, within, dial: within.min(DIAL_TIME) }
+    }
+
+    /// What is left of it.
+    pub fn left(&self) -> Duration {
+        self.at.duration_since(Instant::now())
+    }
+
+    /// The rest of it for one try of so many: a peer that cannot be reached leaves its part to
+    /// those after it.
+    pub fn one_try_of(&self, count: u32) -> Self {
+        let rest = Self::within(self.left());
+        Self { dial: rest.dial.min(rest.within / count), ..rest }
     }
 }
 
@@ -295,11 +341,16 @@ impl<R> RequestFrame<R> {
 /// Our side of a connection: hands answers to those who wait, and requests to `listeners`.
 struct ClientSession {
     calls: Arc<Mutex<Calls>>,
+    heard: Arc<AtomicU64>,
     listeners: Arc<Listeners>,
     index: Vec<FieldIndex>,
 }
 
 impl Session for ClientSession {
+    fn on_bytes(&mut self) {
+        self.heard.fetch_add(1, Ordering::Relaxed);
+    }
+
     fn on_frame(&mut self, frame: &FrameRef<'_>, output: &mut Output) -> Result<(), Closed> {
         let header = Header::parse(frame, &mut self.index)
             .map_err(|error| Closed::Protocol(error.to_string()))?;
@@ -349,17 +400,46 @@ struct Table {
     closed: bool,
 }
 
-/// One address. Locked while it is dialed, so that all who want it wait for the same connection.
-type Slot = tokio::sync::Mutex<SlotState>;
+/// One address.
+#[derive(Default)]
+struct Slot {
+    /// Locked while it is dialed, so that all who want it wait for the same connection.
+    state: tokio::sync::Mutex<SlotState>,
+    /// The last dial did.
+    has_failed: AtomicBool,
+}
 
 enum SlotState {
     Open(Arc<Connection>),
-    /// Not connected, after so many failed dials; the next may be tried from then on.
+    /// Not connected, after so many failed dials. The back-off: until when, and why.
     Apart {
         failures: u32,
-        next_dial: Instant,
-        error: Option<Arc<io::Error>>,
+        back_off: Option<(Instant, Arc<io::Error>)>,
     },
+}
+
+impl Default for SlotState {
+    fn default() -> Self {
+        Self::Apart { failures: 0, back_off: None }
+    }
+}
+
+/// Whether a slot is in use, open, or failed a short while ago. Nobody new can come to use it: its
+/// table is locked.
+fn is_needed(slot: &Arc<Slot>) -> bool {
+    if 1 < Arc::strong_count(slot) {
+        return true;
+    }
+    slot.state.try_lock().map_or(true, |state| match &*state {
+        SlotState::Open(connection) => connection.takes_calls(),
+        SlotState::Apart { back_off, .. } => {
+            back_off.as_ref().is_some_and(|(until, _)| until.elapsed() < IDLE)
+        }
+    })
+}
+
+fn silence(within: Duration) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, format!("nobody answered within {within:?}"))
 }
 
 impl Connections {
@@ -371,27 +451,53 @@ impl Connections {
     /// The open connection to `addr`, or a new one. Fails at once while a back-off lasts.
     pub async fn get(&self, addr: &str, deadline: Deadline) -> Result<Arc<Connection>, Error> {
         let slot = self.slot(addr)?;
-        let within = deadline.at.duration_since(Instant::now()).min(DIAL_TIME);
-        let dialed = timeout(within, async {
-            let mut state = slot.lock().await;
-            if let SlotState::Open(connection) = &*state {
-                if !connection.is_closed() {
-                    return Ok(Arc::clone(connection));
-                }
-                *state = SlotState::apart();
+        let until = deadline.at.min(Instant::now() + deadline.dial);
+        // Another may be dialing.
+        let wait =
+            if slot.has_failed.load(Ordering::Relaxed) { REDIAL_TIME } else { deadline.dial };
+        let wait_until = until.min(Instant::now() + wait);
+        let Ok(mut state) = timeout_at(wait_until, slot.state.lock()).await else {
+            let cause = Arc::new(silence(wait));
+            return Err(Error::Unreachable { addr: addr.into(), cause });
+        };
+        if let SlotState::Open(connection) = &*state {
+            if connection.takes_calls() {
+                return Ok(Arc::clone(connection));
             }
-            self.dial(addr, &mut state).await
-        });
-        dialed.await.unwrap_or_else(|_| {
-            let cause = io::Error::new(io::ErrorKind::TimedOut, format!("{within:?} passed"));
-            Err(Error::Unreachable { addr: addr.into(), cause: Arc::new(cause) })
-        })
+            *state = SlotState::default();
+        }
+        let SlotState::Apart { failures, back_off } = &mut *state else {
+            unreachable!("an open slot was replaced before");
+        };
+        if let Some((next_dial, cause)) = back_off
+            && Instant::now() < *next_dial
+        {
+            return Err(Error::Unreachable { addr: addr.into(), cause: Arc::clone(cause) });
+        }
+        let dialed = timeout_at(until, self.transport.dial(addr)).await;
+        let dialed = dialed.unwrap_or_else(|_| Err(silence(deadline.dial)));
+        slot.has_failed.store(dialed.is_err(), Ordering::Relaxed);
+        match dialed {
+            Ok(stream) => {
+                let connection = self.start(addr, stream)?;
+                *state = SlotState::Open(Arc::clone(&connection));
+                Ok(connection)
+            }
+            Err(cause) => {
+                let cause = Arc::new(cause);
+                let pause = BACK_OFF_MIN.saturating_mul(1 << (*failures).min(8)).min(BACK_OFF_MAX);
+                *failures += 1;
+                // From now on: a peer that is silent takes longer to fail than a back-off lasts.
+                *back_off = Some((Instant::now() + pause, Arc::clone(&cause)));
+                Err(Error::Unreachable { addr: addr.into(), cause })
+            }
+        }
     }
 
     /// The local address of any open connection: how peers see this machine.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         let table = self.table.lock();
-        table.slots.values().find_map(|slot| match &*slot.try_lock().ok()? {
+        table.slots.values().find_map(|slot| match &*slot.state.try_lock().ok()? {
             SlotState::Open(connection) => Some(connection.local_addr()),
             SlotState::Apart { .. } => None,
         })
@@ -405,7 +511,7 @@ impl Connections {
             (std::mem::take(&mut table.slots), std::mem::take(&mut table.pumps))
         };
         for slot in slots.into_values() {
-            if let SlotState::Open(connection) = &*slot.lock().await {
+            if let SlotState::Open(connection) = &*slot.state.lock().await {
                 connection.close();
             }
         }
@@ -424,37 +530,10 @@ impl Connections {
         if let Some(slot) = table.slots.get(addr) {
             return Ok(Arc::clone(slot));
         }
-        let slot = Arc::new(Slot::new(SlotState::apart()));
+        table.slots.retain(|_, slot| is_needed(slot));
+        let slot = Arc::<Slot>::default();
         table.slots.insert(addr.into(), Arc::clone(&slot));
         Ok(slot)
-    }
-
-    async fn dial(&self, addr: &str, state: &mut SlotState) -> Result<Arc<Connection>, Error> {
-        let SlotState::Apart { failures, next_dial, error } = state else {
-            unreachable!("an open slot was replaced before");
-        };
-        if let Some(error) = error
-            && Instant::now() < *next_dial
-        {
-            return Err(Error::Unreachable { addr: addr.into(), cause: Arc::clone(error) });
-        }
-        // Set before the dial: it may be dropped at its time limit.
-        let back_off = BACK_OFF_MIN.saturating_mul(1 << (*failures).min(8)).min(BACK_OFF_MAX);
-        *failures += 1;
-        *next_dial = Instant::now() + back_off;
-        *error = Some(Arc::new(io::Error::new(io::ErrorKind::TimedOut, "the last dial timed out")));
-        match self.transport.dial(addr).await {
-            Ok(stream) => {
-                let connection = self.start(addr, stream)?;
-                *state = SlotState::Open(Arc::clone(&connection));
-                Ok(connection)
-            }
-            Err(cause) => {
-                let cause = Arc::new(cause);
-                *error = Some(Arc::clone(&cause));
-                Err(Error::Unreachable { addr: addr.into(), cause })
-            }
-        }
     }
 
     fn start(&self, addr: &str, stream: Box<dyn Stream>) -> Result<Arc<Connection>, Error> {
@@ -463,8 +542,11 @@ impl Connections {
             local: stream.local_addr(),
             outbox: Arc::default(),
             calls: Arc::default(),
+            heard: Arc::default(),
+            is_left: AtomicBool::new(false),
         });
         let (outbox, calls) = (Arc::clone(&connection.outbox), Arc::clone(&connection.calls));
+        let heard = Arc::clone(&connection.heard);
         let listeners = Arc::clone(&self.listeners);
         let admission = Arc::clone(&self.admission);
         let addr = Arc::clone(&connection.addr);
@@ -474,8 +556,8 @@ impl Connections {
         }
         while table.pumps.try_join_next().is_some() {}
         table.pumps.spawn(async move {
-            let mut session =
-                ClientSession { calls: Arc::clone(&calls), listeners, index: Vec::new() };
+            let (waiting, index) = (Arc::clone(&calls), Vec::new());
+            let mut session = ClientSession { calls: waiting, heard, listeners, index };
             let _ended = End(calls);
             let lane = Lane::default();
             let closed = pump(stream, &mut session, &outbox, &admission, &lane, IDLE).await;
@@ -490,14 +572,46 @@ struct End(Arc<Mutex<Calls>>);
 
 impl Drop for End {
     fn drop(&mut self) {
-        let mut calls = self.0.lock();
-        calls.closed = true;
-        calls.waiting.clear();
+        self.0.lock().close();
     }
 }
 
-impl SlotState {
-    fn apart() -> Self {
-        Self::Apart { failures: 0, next_dial: Instant::now(), error: None }
+#[cfg(test)]
+mod tests {
+    use apogee_net::Listener;
+    use apogee_net::transport::BoxFuture;
+
+    use super::*;
+
+    /// A network without anybody.
+    struct Nobody;
+
+    impl Transport for Nobody {
+        fn listen(&self, _: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
+            Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
+        }
+
+        fn dial<'a>(&'a self, _: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Stream>>> {
+            Box::pin(async { Err(io::ErrorKind::ConnectionRefused.into()) })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn peers_that_are_gone_for_long_are_forgotten() {
+        let connections = Connections::new(Arc::new(Nobody), Arc::default());
+        let dial = async |name: &str| {
+            assert!(connections.get(name, Deadline::within(DIAL_TIME)).await.is_err());
+            connections.table.lock().slots.len()
+        };
+        for number in 0..1000 {
+            let count = dial(&format!("pod-{number}:1")).await;
+            assert!(count <= 12, "{count} after {number}");
+            tokio::time::sleep(IDLE / 10).await;
+        }
+        let used = connections.slot("pod-0:1").unwrap();
+        tokio::time::sleep(2 * IDLE).await;
+        assert_eq!(dial("other:1").await, 2, "one that is used stays");
+        drop(used);
+        assert_eq!(dial("another:1").await, 2);
     }
 }

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use crate::Error;
 
 /// A body that inflates to more than this stays compressed: more than any broker takes.
-const INFLATED_LEN_MAX: usize = 4 * FRAME_LEN_MAX;
+pub(crate) const INFLATED_LEN_MAX: usize = 4 * FRAME_LEN_MAX;
 
 /// A message to be sent.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -151,14 +151,35 @@ impl ReceivedMessage {
 
     /// The records of a response body, read one after the other.
     pub(crate) fn read_all(body: &Bytes, broker_name: &Arc<str>) -> Result<Vec<Self>, RecordError> {
+        let (messages, end) = Self::read(body, broker_name, usize::MAX);
+        if let End::Malformed(error) = end { Err(error) } else { Ok(messages) }
+    }
+
+    /// The records of a response body up to one that cannot be read, or with which so much of it
+    /// would be inflated.
+    pub(crate) fn read(
+        body: &Bytes,
+        broker_name: &Arc<str>,
+        inflated_len_max: usize,
+    ) -> (Vec<Self>, End) {
         let mut messages = Vec::new();
-        let mut at = 0;
+        let (mut at, mut inflated_len) = (0, 0);
         while at < body.len() {
-            let record = Record::parse(&body[at..])?;
+            let record = match Record::parse(&body[at..]) {
+                Ok(record) => record,
+                Err(error) => return (messages, End::Malformed(error)),
+            };
             at += record.len;
-            messages.push(Self::from_record(&record, body, broker_name));
+            let message = Self::from_record(&record, body, broker_name);
+            if message.sys_flag != record.sys_flag {
+                inflated_len += message.body.len();
+                if inflated_len_max < inflated_len && !messages.is_empty() {
+                    return (messages, End::TooLong);
+                }
+            }
+            messages.push(message);
         }
-        Ok(messages)
+        (messages, End::All)
     }
 
     fn from_record(record: &Record<'_>, whole: &Bytes, broker_name: &Arc<str>) -> Self {
@@ -184,6 +205,13 @@ impl ReceivedMessage {
             properties,
         }
     }
+}
+
+/// Why no more records were read.
+pub(crate) enum End {
+    All,
+    TooLong,
+    Malformed(RecordError),
 }
 
 fn original_topic<'a>(topic: &'a str, properties: &'a BTreeMap<String, String>) -> &'a str {

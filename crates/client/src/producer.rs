@@ -16,13 +16,17 @@ use apogee_wire::remoting::requests::{
 use apogee_wire::remoting::{Request, ResponseCode, Text};
 use bytes::Bytes;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, interval};
+use tokio::time::{Instant, interval, sleep};
 
 use crate::client::DEFAULT_QUEUE_COUNT;
-use crate::connection::Answer;
+use crate::connection::{Answer, Deadline};
 use crate::message::{Message, deflate};
 use crate::routes::Route;
 use crate::{Client, Error, Options};
+
+/// What has a message delivered later.
+const LATER: [&str; 4] =
+    [name::DELAY, name::TIMER_DELIVER_MS, name::TIMER_DELAY_MS, name::TIMER_DELAY_SEC];
 
 /// Upstream's `heartbeatBrokerInterval`.
 pub(crate) const HEARTBEAT_PERIOD: Duration = Duration::from_secs(30);
@@ -33,7 +37,7 @@ pub struct ProducerBuilder {
     options: Options,
     group: String,
     send_time: Duration,
-    retry_count: usize,
+    retry_count: u32,
     compress_from: usize,
     body_len_max: usize,
 }
@@ -67,10 +71,11 @@ impl ProducerBuilder {
         self
     }
 
-    /// How often a failed send is tried again. Default: 2.
+    /// How often a failed send is tried again within its time: on another broker at once, on the
+    /// same one after a pause. Default: 2.
     #[must_use]
     pub fn retries(mut self, count: usize) -> Self {
-        self.retry_count = count;
+        self.retry_count = u32::try_from(count).unwrap_or(u32::MAX);
         self
     }
 
@@ -115,7 +120,7 @@ pub struct Producer {
     owns_client: bool,
     group: String,
     send_time: Duration,
-    retry_count: usize,
+    retry_count: u32,
     compress_from: usize,
     body_len_max: usize,
     /// Counts sends, so that they go round the queues.
@@ -195,11 +200,12 @@ impl Producer {
     /// Sends to the queue that belongs to `key`: messages with the same key stay in order, if each
     /// is sent after the one before was stored. Not tried elsewhere.
     pub async fn send_ordered(&self, message: Message, key: &str) -> Result<SendReceipt, Error> {
-        let message = message.property(name::SHARDING_KEY, key);
-        let route = self.client.send_route(&message.topic).await?;
-        let queues = non_empty(route.write_queues(), &message.topic)?;
+        let parcel = self.parcel(message.property(name::SHARDING_KEY, key))?;
+        let deadline = self.deadline();
+        let (_, queues) = self.queues(&parcel.topic, deadline).await?;
+        let queues = non_empty(&queues, &parcel.topic)?;
         let at = java_hash(key).unsigned_abs() as usize % queues.len();
-        self.send_to(message, &queues[at]).await
+        self.send_parcel_to(&parcel, &queues[at], deadline).await
     }
 
     /// Sends to this queue and no other.
@@ -209,17 +215,15 @@ impl Producer {
         queue: &MessageQueue,
     ) -> Result<SendReceipt, Error> {
         let parcel = self.parcel(message)?;
-        let route = self.client.send_route(&parcel.topic).await?;
-        self.try_send(&parcel, &route, queue, self.send_time).await
+        self.send_parcel_to(&parcel, queue, self.deadline()).await
     }
 
     /// Sends without waiting for an answer: whether the message was stored is not known.
     pub async fn send_oneway(&self, message: Message) -> Result<(), Error> {
         let parcel = self.parcel(message)?;
-        let route = self.client.send_route(&parcel.topic).await?;
-        let queue = self.next_queue(&route, None)?;
-        let addr = master(&route, &queue)?;
-        let request = self.request(&parcel, &queue);
+        let (route, queues) = self.queues(&parcel.topic, self.deadline()).await?;
+        let (queue, addr) = self.next_queue(&route, &queues, &[])?;
+        let request = self.request(&parcel, queue);
         self.client.oneway::<SendMessageV2<'_>>(&addr, &request, parcel.body.clone()).await
     }
 
@@ -274,7 +278,7 @@ impl Producer {
             if message.topic != topic {
                 return Err(Error::Batch("its messages have different topics"));
             }
-            if message.properties.contains_key(name::DELAY) {
+            if LATER.iter().any(|name| message.properties.contains_key(*name)) {
                 return Err(Error::Batch("delayed messages cannot be in it"));
             }
             ids.push(self.identify(&mut message));
@@ -305,49 +309,102 @@ impl Producer {
         entry.or_insert_with(|| self.client.unique_key()).clone()
     }
 
+    fn deadline(&self) -> Deadline {
+        Deadline::within(self.send_time)
+    }
+
     async fn send_parcel(&self, parcel: Parcel) -> Result<SendReceipt, Error> {
-        let deadline = Instant::now() + self.send_time;
-        let mut route = self.client.send_route(&parcel.topic).await?;
-        let mut failed_at: Option<Arc<str>> = None;
+        let deadline = self.deadline();
+        // Addresses of brokers.
+        let mut failed = Vec::new();
         for retries_left in (0..=self.retry_count).rev() {
-            let queue = self.next_queue(&route, failed_at.as_deref())?;
-            let left = deadline - Instant::now();
-            let error = match self.try_send(&parcel, &route, &queue, left).await {
-                Ok(receipt) => return Ok(receipt),
-                Err(error) => error,
+            let (route, queues) = self.queues(&parcel.topic, deadline).await?;
+            let error = match self.next_queue(&route, &queues, &failed) {
+                Ok((queue, addr)) => {
+                    let deadline = deadline.one_try_of(retries_left.saturating_add(1));
+                    match self.try_send(&parcel, queue, &addr, deadline).await {
+                        Ok(receipt) => return Ok(receipt),
+                        Err(error) => {
+                            failed.push(addr);
+                            error
+                        }
+                    }
+                }
+                Err(no_master) => no_master,
             };
-            let is_late = deadline <= Instant::now();
+            let is_late = deadline.left().is_zero();
             if retries_left == 0 || is_late || !is_worth_another_try(&error) {
                 return Err(error);
             }
-            tracing::debug!(topic = parcel.topic, broker = %queue.broker_name, %error, "again");
-            if error.is_transport() {
-                // Brokers that are gone leave the route; if no name server answers, it stays.
-                route = self.client.refresh_route(&parcel.topic).await.unwrap_or(route);
+            tracing::debug!(topic = parcel.topic, %error, "again");
+            let mut addrs = queues.iter().flat_map(|queue| master(&route, queue));
+            if addrs.all(|addr| failed.contains(&addr)) {
+                failed.clear();
+                if may_pass(&error) {
+                    // For a broker that restarts, or one that takes its place.
+                    let pause = deadline.left() / retries_left / 2;
+                    sleep(pause).await;
+                    self.client.renew_route(&parcel.topic, Instant::now() + pause).await;
+                }
             }
-            failed_at = Some(queue.broker_name);
         }
         unreachable!("the last try returned")
+    }
+
+    async fn send_parcel_to(
+        &self,
+        parcel: &Parcel,
+        queue: &MessageQueue,
+        deadline: Deadline,
+    ) -> Result<SendReceipt, Error> {
+        let topic = &parcel.topic;
+        let mut route = self.client.send_route(topic, deadline).await?;
+        if master(&route, queue).is_err() {
+            self.client.renew_route(topic, deadline.at).await;
+            route = self.client.send_route(topic, deadline).await?;
+        }
+        self.try_send(parcel, queue, &master(&route, queue)?, deadline).await
+    }
+
+    /// The route to send to a topic, and the queues. A known one without any is asked for again:
+    /// there may be a new master.
+    async fn queues(
+        &self,
+        topic: &str,
+        deadline: Deadline,
+    ) -> Result<(Arc<Route>, Vec<MessageQueue>), Error> {
+        let mut route = self.client.send_route(topic, deadline).await?;
+        let mut queues = route.write_queues();
+        if queues.is_empty() {
+            self.client.renew_route(topic, deadline.at).await;
+            route = self.client.send_route(topic, deadline).await?;
+            queues = route.write_queues();
+        }
+        Ok((route, queues))
     }
 
     async fn try_send(
         &self,
         parcel: &Parcel,
-        route: &Route,
         queue: &MessageQueue,
-        within: Duration,
+        addr: &str,
+        deadline: Deadline,
     ) -> Result<SendReceipt, Error> {
-        let addr = master(route, queue)?;
         let (client, request) = (&self.client, self.request(parcel, queue));
         let body = parcel.body.clone();
-        if parcel.is_batch {
+        let sent = if parcel.is_batch {
             let request = SendBatchMessage(request);
-            let sent = client.call_within::<SendBatchMessage<'_>>(&addr, &request, body, within);
-            receipt(&sent.await?, parcel, queue)
+            let sent = client.call_until::<SendBatchMessage<'_>>(addr, &request, body, deadline);
+            sent.await.and_then(|answer| receipt(&answer, parcel, queue))
         } else {
-            let sent = client.call_within::<SendMessageV2<'_>>(&addr, &request, body, within);
-            receipt(&sent.await?, parcel, queue)
+            let sent = client.call_until::<SendMessageV2<'_>>(addr, &request, body, deadline);
+            sent.await.and_then(|answer| receipt(&answer, parcel, queue))
+        };
+        if sent.as_ref().is_err_and(Error::is_transport) {
+            // Brokers that are gone leave the route; if no name server answers, it stays.
+            client.doubt_route(&parcel.topic);
         }
+        sent
     }
 
     fn request<'a>(&'a self, parcel: &'a Parcel, queue: &'a MessageQueue) -> SendMessageV2<'a> {
@@ -373,13 +430,22 @@ impl Producer {
         self.client.now_ms()
     }
 
-    /// The next queue in turn, of another broker than the one that failed if there is one.
-    fn next_queue(&self, route: &Route, failed_at: Option<&str>) -> Result<MessageQueue, Error> {
-        let queues = non_empty(route.write_queues(), route.topic())?;
+    /// The next queue in turn and its master: another than those that failed, if there is one.
+    fn next_queue<'q>(
+        &self,
+        route: &Route,
+        queues: &'q [MessageQueue],
+        failed: &[Arc<str>],
+    ) -> Result<(&'q MessageQueue, Arc<str>), Error> {
+        let queues = non_empty(queues, route.topic())?;
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let in_turn = || (turn..turn + queues.len()).map(|at| &queues[at % queues.len()]);
-        let elsewhere = in_turn().find(|queue| Some(&*queue.broker_name) != failed_at);
-        Ok(elsewhere.unwrap_or(&queues[turn % queues.len()]).clone())
+        let in_turn = (turn..turn + queues.len()).map(|at| &queues[at % queues.len()]);
+        let mut others = in_turn.filter_map(|queue| {
+            let addr = master(route, queue).ok()?;
+            (!failed.contains(&addr)).then_some((queue, addr))
+        });
+        let first = &queues[turn % queues.len()];
+        others.next().map_or_else(|| Ok((first, master(route, first)?)), Ok)
     }
 }
 
@@ -389,7 +455,7 @@ impl Drop for Producer {
     }
 }
 
-fn non_empty(queues: Vec<MessageQueue>, topic: &str) -> Result<Vec<MessageQueue>, Error> {
+fn non_empty<'q>(queues: &'q [MessageQueue], topic: &str) -> Result<&'q [MessageQueue], Error> {
     if queues.is_empty() { Err(Error::NoRoute { topic: topic.to_owned() }) } else { Ok(queues) }
 }
 
@@ -408,6 +474,17 @@ fn text(properties: Vec<u8>) -> String {
     String::from_utf8(properties).expect("made of names and values that are texts")
 }
 
+/// The same broker, or one that takes its place, may take it a moment later.
+fn may_pass(error: &Error) -> bool {
+    match error {
+        Error::NoRoute { .. } | Error::NoBroker { .. } => true,
+        Error::Refused { code, .. } => {
+            matches!(*code, ResponseCode::SYSTEM_BUSY | ResponseCode::SERVICE_NOT_AVAILABLE)
+        }
+        _ => error.is_transport(),
+    }
+}
+
 /// The codes with which upstream tries another broker.
 fn is_worth_another_try(error: &Error) -> bool {
     const CODES: [ResponseCode; 8] = [
@@ -420,7 +497,7 @@ fn is_worth_another_try(error: &Error) -> bool {
         ResponseCode::NOT_IN_CURRENT_UNIT,
         ResponseCode::GO_AWAY,
     ];
-    error.is_transport() || error.code().is_some_and(|code| CODES.contains(&code))
+    may_pass(error) || error.code().is_some_and(|code| CODES.contains(&code))
 }
 
 fn receipt<R>(

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use apogee_types::record::RecordError;
 use apogee_types::route::{BrokerData, MessageQueue};
 use apogee_types::subscription::{SQL92, SubscriptionData};
 use apogee_types::{Millis, names};
@@ -13,7 +14,7 @@ use apogee_wire::remoting::requests::{
 use apogee_wire::remoting::{ResponseCode, Text};
 use bytes::Bytes;
 
-use crate::message::ReceivedMessage;
+use crate::message::{End, INFLATED_LEN_MAX, ReceivedMessage};
 use crate::{Client, Error, Options};
 
 /// Bits of a pull's `sysFlag`. Spec `messages.md` 3.
@@ -60,16 +61,36 @@ pub(crate) struct Pull<'a> {
     pub commit: Option<i64>,
     /// How long the broker may wait for messages.
     pub hold: Duration,
+    /// Which one of the brokers of this name to ask, if it is there.
     pub broker_id: i64,
 }
 
 impl Client {
+    /// Pulls. A record that cannot be read is left out, and no other: nothing would make it
+    /// readable, and the queue goes on behind it.
     pub(crate) async fn pull(&self, pull: &Pull<'_>) -> Result<Pulled, Error> {
+        let (mut pulled, mut unreadable) = self.pull_some(pull, pull.max_count).await?;
+        if unreadable.is_some() && 1 < pull.max_count {
+            // Alone, so that the broker tells what comes after it.
+            (pulled, unreadable) = self.pull_some(pull, 1).await?;
+        }
+        if let Some(error) = unreadable {
+            let MessageQueue { topic, broker_name, queue_id } = pull.queue;
+            tracing::error!(group = pull.group, %topic, broker = %broker_name, queue_id,
+                offset = pulled.next_offset - 1, %error, "a message is unreadable and left out");
+        }
+        Ok(pulled)
+    }
+
+    /// One pull, and what is wrong with its first record, if it cannot be read.
+    async fn pull_some(
+        &self,
+        pull: &Pull<'_>,
+        max_count: i32,
+    ) -> Result<(Pulled, Option<RecordError>), Error> {
         let broker = &pull.queue.broker_name;
-        let addr = self
-            .broker_address(broker, pull.broker_id)
-            .or_else(|_| self.broker_address(broker, BrokerData::MASTER_ID))?;
-        let request = pull.request();
+        let (broker_id, addr) = self.reading_address(broker, pull.broker_id)?;
+        let request = pull.request(broker_id, max_count);
         let within = pull.hold + PULL_MARGIN;
         let answer =
             self.call_within::<PullMessage<'_>>(&addr, &request, Bytes::new(), within).await?;
@@ -80,21 +101,28 @@ impl Client {
             ResponseCode::PULL_OFFSET_MOVED => PullStatus::OffsetMoved,
             _ => return Err(answer.refusal()),
         };
-        let mut messages = Vec::new();
+        let (mut messages, mut unread_from, mut unreadable) = (Vec::new(), None, None);
         if status == PullStatus::Found {
-            messages = ReceivedMessage::read_all(&answer.body, broker)
-                .map_err(|error| answer.malformed(&error))?;
+            let end;
+            (messages, end) = ReceivedMessage::read(&answer.body, broker, INFLATED_LEN_MAX);
+            let behind = messages.last().map(|last| last.queue_offset.0 as i64 + 1);
+            match end {
+                End::All => {}
+                End::Malformed(error) if behind.is_none() => unreadable = Some(error),
+                End::Malformed(_) | End::TooLong => unread_from = behind,
+            }
             // Tag hashes collide: the broker lets through what the tags themselves do not allow.
             messages.retain(|message| is_wanted(pull.subscription, message.tag()));
         }
-        answer.fields(|it| Pulled {
+        let pulled = answer.fields(|it| Pulled {
             status,
             messages,
-            next_offset: it.next_offset,
+            next_offset: unread_from.unwrap_or(it.next_offset),
             min_offset: it.min_offset,
             max_offset: it.max_offset,
             suggested_broker_id: it.suggested_broker_id,
-        })
+        })?;
+        Ok((pulled, unreadable))
     }
 
     /// The offset that the next message of a queue will get.
@@ -182,13 +210,14 @@ impl Client {
 }
 
 impl<'a> Pull<'a> {
-    fn request(&self) -> PullMessage<'a> {
+    /// To the broker with this id, for so many messages.
+    fn request(&self, broker_id: i64, max_count: i32) -> PullMessage<'a> {
         // A broker that is asked with the subscription needs no heartbeat before.
         let mut sys_flag = SUBSCRIPTION;
         if !self.hold.is_zero() {
             sys_flag |= SUSPEND;
         }
-        let commit = self.commit.filter(|_| self.broker_id == BrokerData::MASTER_ID);
+        let commit = self.commit.filter(|_| broker_id == BrokerData::MASTER_ID);
         if commit.is_some() {
             sys_flag |= COMMIT;
         }
@@ -197,7 +226,7 @@ impl<'a> Pull<'a> {
             topic: Text::Plain(&self.queue.topic),
             queue_id: self.queue.queue_id,
             queue_offset: self.offset,
-            max_count: self.max_count,
+            max_count,
             sys_flag,
             commit_offset: commit.unwrap_or(0),
             suspend_ms: self.hold.as_millis() as i64,

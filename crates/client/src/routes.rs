@@ -78,13 +78,9 @@ impl Route {
         self.data.broker_datas.iter().find(|broker| &*broker.broker_name == name)
     }
 
-    /// `broker-a:4;broker-b:4`
     fn order_queues(&self, conf: &str) -> Vec<MessageQueue> {
-        let brokers: Vec<(Arc<str>, i32)> = conf
-            .split(';')
-            .filter_map(|part| part.split_once(':'))
-            .filter_map(|(name, count)| Some((name.into(), count.parse().ok()?)))
-            .collect();
+        let brokers: Vec<(Arc<str>, i32)> =
+            order_counts(conf).map(|(name, count)| (name.into(), count)).collect();
         self.sorted(brokers.iter().map(|(name, count)| (name, *count)))
     }
 
@@ -100,6 +96,21 @@ impl Route {
         queues.sort();
         queues
     }
+}
+
+/// Brokers and their counts of queues: `broker-a:4;broker-b:4`.
+fn order_counts(conf: &str) -> impl Iterator<Item = (&str, i32)> {
+    let parts = conf.split(';').filter_map(|part| part.split_once(':'));
+    parts.filter_map(|(name, count)| Some((name, count.parse().ok()?)))
+}
+
+/// How many queues a route states, to read and to write.
+pub(crate) fn stated_queues(data: &TopicRouteData) -> u64 {
+    let of_order = data.order_topic_conf.iter().flat_map(|conf| order_counts(conf));
+    let of_order = of_order.map(|(_, count)| count);
+    let of_brokers =
+        data.queue_datas.iter().flat_map(|it| [it.read_queue_count, it.write_queue_count]);
+    of_brokers.chain(of_order).map(|count| count.max(0) as u64).sum()
 }
 
 /// The routes that are known, by topic.
@@ -128,6 +139,17 @@ impl Routes {
     /// The address of a broker, looked up in all routes.
     pub fn address(&self, broker: &str, id: i64) -> Option<Arc<str>> {
         self.table.lock().values().find_map(|route| route.address(broker, id).cloned())
+    }
+
+    /// The id and address of the broker with this id; else of the one with the lowest.
+    pub fn reading_address(&self, broker: &str, id: i64) -> Option<(i64, Arc<str>)> {
+        if let Some(addr) = self.address(broker, id) {
+            return Some((id, addr));
+        }
+        let table = self.table.lock();
+        let mut known = table.values().filter_map(|route| route.broker(broker));
+        let (id, addr) = known.find_map(|broker| broker.broker_addrs.first_key_value())?;
+        Some((*id, Arc::clone(addr)))
     }
 
     /// All known brokers: address by name and id.

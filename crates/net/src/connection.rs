@@ -22,6 +22,9 @@ pub trait Session: Send {
     /// connection.
     fn on_frame(&mut self, frame: &FrameRef<'_>, output: &mut Output) -> Result<(), Closed>;
 
+    /// Something arrived, perhaps only a part of a frame.
+    fn on_bytes(&mut self) {}
+
     /// All frames that one read brought were taken; their answers are about to be written.
     fn after_batch(&mut self, _output: &mut Output) {}
 
@@ -225,6 +228,7 @@ impl Pump<'_> {
             } else if let Poll::Ready(read) = self.input.poll_read(cx, self.stream) {
                 let before = std::mem::replace(&mut self.heard, Instant::now());
                 self.quick.pause = self.heard - before;
+                session.on_bytes();
                 return Poll::Ready(read);
             }
         }

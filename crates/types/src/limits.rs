@@ -13,6 +13,9 @@ pub const PARKED_BYTES_MAX: usize = 512 * 1024 * 1024;
 /// Bytes of one pull, whatever the settings say: a frame that clients take holds them.
 pub const PULL_BYTES_MAX: usize = FRAME_LEN_MAX - 64 * 1024;
 
+/// Queues that a route may state, to read and to write: 100 brokers with 1,024 of each fit.
+pub const ROUTE_QUEUES_MAX: u64 = 1 << 18;
+
 /// Nesting of a JSON body.
 pub const JSON_DEPTH_MAX: usize = 64;
 

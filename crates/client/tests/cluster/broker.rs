@@ -44,12 +44,22 @@ pub struct State {
     /// Who holds the lock of a queue.
     pub locks: BTreeMap<MessageQueue, String>,
     pub sent_back: Vec<ConsumerSendMsgBack>,
+    /// Pulls that committed on the way.
+    pub committing_pulls: usize,
     /// Codes of all requests, in order.
     pub asked: Vec<i32>,
     /// Sends are answered with this code.
     pub refuses: Option<ResponseCode>,
     /// Requests of these codes are not answered.
     pub deaf_to: BTreeSet<i32>,
+    /// Connections so far.
+    pub connection_count: usize,
+    /// Of the first so many connections the other end is dead, and nobody knows.
+    pub half_open_count: usize,
+    /// Over the first so many connections no new requests are taken.
+    pub left_count: usize,
+    /// Answers to requests of this code take five seconds, a part each second.
+    pub slow_at: Option<i32>,
     /// The connection ends at a request of this code.
     pub hangs_up_at: Option<i32>,
 }
@@ -75,7 +85,14 @@ impl Broker {
         self.state.lock().asked.iter().filter(|asked| **asked == code).count()
     }
 
-    fn store(&self, topic: &str, queue_id: i32, flag: i32, body: &[u8], properties: &[u8]) -> i64 {
+    pub fn store(
+        &self,
+        topic: &str,
+        queue_id: i32,
+        flag: i32,
+        body: &[u8],
+        properties: &[u8],
+    ) -> i64 {
         let mut state = self.state.lock();
         let queue = state.queues.entry((topic.to_owned(), queue_id)).or_default();
         let message = Message {
@@ -107,6 +124,8 @@ pub struct Door {
     world: Arc<World>,
     /// `None` for a name server.
     broker: Option<Arc<Broker>>,
+    /// Which of the broker's connections this is.
+    number: usize,
     outbox: Arc<Outbox>,
 }
 
@@ -123,13 +142,25 @@ fn ok() -> Reply {
 
 impl Door {
     pub fn new(world: Arc<World>, broker: Option<Arc<Broker>>, outbox: Arc<Outbox>) -> Self {
-        Self { world, broker, outbox }
+        let mut number = 0;
+        if let Some(broker) = &broker {
+            let mut state = broker.state.lock();
+            number = state.connection_count;
+            state.connection_count += 1;
+        }
+        Self { world, broker, number, outbox }
     }
 
     fn answer(&self, header: &Header<'_>, body: &[u8]) -> Result<Reply, Closed> {
         let Some(broker) = &self.broker else { return Ok(self.name_server(header)) };
         {
             let mut state = broker.state.lock();
+            if self.number < state.half_open_count {
+                return Ok(None);
+            }
+            if self.number < state.left_count {
+                return Ok(reply(ResponseCode::GO_AWAY, Vec::new()));
+            }
             state.asked.push(header.code);
             if state.hangs_up_at == Some(header.code) {
                 return Err(Closed::ByUs);
@@ -143,6 +174,9 @@ impl Door {
 
     fn name_server(&self, header: &Header<'_>) -> Reply {
         let request = GetRouteInfoByTopic::decode(&header.fields).unwrap();
+        if self.world.broken_topics.lock().contains(&request.topic) {
+            return reply(ResponseCode::SYSTEM_ERROR, Vec::new());
+        }
         match self.world.route(&request.topic) {
             Some(body) => reply(ResponseCode::SUCCESS, body),
             None => reply(ResponseCode::TOPIC_NOT_EXIST, Vec::new()),
@@ -229,6 +263,9 @@ impl Door {
         let (broker, world, outbox) =
             (Arc::clone(broker), Arc::clone(&self.world), Arc::clone(&self.outbox));
         let hold = Duration::from_millis(it.suspend_ms as u64);
+        if it.sys_flag & 1 != 0 {
+            broker.state.lock().committing_pulls += 1;
+        }
         tokio::spawn(async move {
             let mut changed = world.changed.subscribe();
             let found = || {
@@ -343,6 +380,13 @@ fn write(
     head.write(output, fields, |output| output.bytes.extend_from_slice(body));
 }
 
+async fn put_slowly(outbox: Arc<Outbox>, bytes: Vec<u8>) {
+    for part in bytes.chunks(bytes.len().div_ceil(5)) {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        outbox.put(|output| output.bytes.extend_from_slice(part));
+    }
+}
+
 impl Session for Door {
     fn on_frame(&mut self, frame: &FrameRef<'_>, output: &mut Output) -> Result<(), Closed> {
         let mut index = Vec::new();
@@ -351,7 +395,14 @@ impl Session for Door {
         if let Some((code, fields, body)) = answer
             && !header.is_oneway()
         {
-            write(output, header.opaque, code, fields, &body);
+            let is_slow = |broker: &Arc<Broker>| broker.state.lock().slow_at == Some(header.code);
+            if self.broker.as_ref().is_some_and(is_slow) {
+                let mut whole = Output::default();
+                write(&mut whole, header.opaque, code, fields, &body);
+                tokio::spawn(put_slowly(Arc::clone(&self.outbox), whole.bytes));
+            } else {
+                write(output, header.opaque, code, fields, &body);
+            }
         }
         self.world.touch();
         Ok(())

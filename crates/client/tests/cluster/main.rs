@@ -4,5 +4,6 @@
 
 mod broker;
 mod consuming;
+mod pulling;
 mod sending;
 mod world;

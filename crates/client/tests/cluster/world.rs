@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use apogee_client::Options;
@@ -25,12 +26,21 @@ pub const NAME_SERVER: &str = "10.0.0.9:9876";
 const PIPE_LEN: usize = 1 << 20;
 
 /// All hosts, and what the name servers tell.
+#[derive(Default)]
 pub struct World {
     pub brokers: BTreeMap<&'static str, Arc<Broker>>,
     /// Topics that the route table has, with their count of queues on each broker.
     pub topics: Mutex<BTreeMap<String, i32>>,
+    /// Of these topics the name server answers only that it failed.
+    pub broken_topics: Mutex<BTreeSet<String>>,
+    /// How often a route was asked for.
+    pub routes_asked: AtomicUsize,
     /// Addresses that refuse connections.
     pub down: Mutex<BTreeSet<String>>,
+    /// Addresses that do not answer one who dials.
+    pub dark: Mutex<BTreeSet<String>>,
+    /// Brokers that are slaves.
+    pub slaves: Mutex<BTreeSet<&'static str>>,
     /// Grows with whatever happens, for those who wait for something.
     pub changed: watch::Sender<u64>,
 }
@@ -40,8 +50,7 @@ impl World {
     pub fn new(brokers: &[&'static str], queue_count: i32) -> Arc<Self> {
         let brokers = brokers.iter().map(|name| (*name, Arc::new(Broker::new(name)))).collect();
         let topics = Mutex::new(BTreeMap::from([("T".to_owned(), queue_count)]));
-        let changed = watch::channel(0).0;
-        Arc::new(Self { brokers, topics, down: Mutex::default(), changed })
+        Arc::new(Self { brokers, topics, ..Self::default() })
     }
 
     pub fn broker(&self, name: &str) -> &Arc<Broker> {
@@ -74,12 +83,14 @@ impl World {
     }
 
     pub fn route(&self, topic: &str) -> Option<Vec<u8>> {
+        self.routes_asked.fetch_add(1, Ordering::Relaxed);
         let count = *self.topics.lock().get(topic)?;
         let mut route = TopicRouteData::default();
         for (name, broker) in &self.brokers {
+            let id = i64::from(self.slaves.lock().contains(name));
             route.broker_datas.push(BrokerData {
                 broker_name: (*name).into(),
-                broker_addrs: [(0, broker.addr.to_string().into())].into(),
+                broker_addrs: [(id, broker.addr.to_string().into())].into(),
                 ..BrokerData::default()
             });
             route.queue_datas.push(QueueData {
@@ -111,6 +122,9 @@ impl Transport for Network {
 
     fn dial<'a>(&'a self, addr: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Stream>>> {
         Box::pin(async move {
+            if self.0.dark.lock().contains(addr) {
+                std::future::pending::<()>().await;
+            }
             let broker = self.0.brokers.values().find(|broker| broker.addr.to_string() == addr);
             if self.0.down.lock().contains(addr) || (broker.is_none() && addr != NAME_SERVER) {
                 return Err(io::ErrorKind::ConnectionRefused.into());
