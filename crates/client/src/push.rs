@@ -1,12 +1,15 @@
 //! Reads topics as a member of a group: takes its share of the queues, calls the handler with what
 //! they hold, and keeps the group's offsets.
 //!
-//! One task, the [`coordinator`], owns what the member is: its queues, its timers and its notices.
-//! Each [`queue`] has two tasks: one pulls, one hands to the handler.
+//! One task, the [`coordinator`], owns what the member is: its share of the queues, and who knows of
+//! it. Each [`queue`] has a task that owns its lock and its offset, and two that [read](reader) it:
+//! one pulls, one hands to the handler.
 
 mod coordinator;
+mod inbox;
 mod offsets;
 mod queue;
+mod reader;
 mod rebalance;
 mod window;
 
@@ -220,6 +223,11 @@ struct Member {
 impl Member {
     fn is_clustering(&self) -> bool {
         self.settings.model == MessageModel::Clustering
+    }
+
+    /// Reads a queue only while it holds its lock on the broker.
+    fn is_locking(&self) -> bool {
+        self.settings.is_ordered && self.is_clustering()
     }
 
     fn consume_from(&self) -> ConsumeFromWhere {

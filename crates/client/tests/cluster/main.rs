@@ -5,4 +5,5 @@
 mod broker;
 mod consuming;
 mod sending;
+mod troubles;
 mod world;

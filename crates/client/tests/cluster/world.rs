@@ -31,6 +31,10 @@ pub struct World {
     pub topics: Mutex<BTreeMap<String, i32>>,
     /// Addresses that refuse connections.
     pub down: Mutex<BTreeSet<String>>,
+    /// Addresses that do not answer one who dials.
+    pub dark: Mutex<BTreeSet<String>>,
+    /// Brokers that the name servers do not know of.
+    pub unknown: Mutex<BTreeSet<&'static str>>,
     /// Grows with whatever happens, for those who wait for something.
     pub changed: watch::Sender<u64>,
 }
@@ -41,7 +45,8 @@ impl World {
         let brokers = brokers.iter().map(|name| (*name, Arc::new(Broker::new(name)))).collect();
         let topics = Mutex::new(BTreeMap::from([("T".to_owned(), queue_count)]));
         let changed = watch::channel(0).0;
-        Arc::new(Self { brokers, topics, down: Mutex::default(), changed })
+        let (down, dark, unknown) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Arc::new(Self { brokers, topics, down, dark, unknown, changed })
     }
 
     pub fn broker(&self, name: &str) -> &Arc<Broker> {
@@ -76,7 +81,8 @@ impl World {
     pub fn route(&self, topic: &str) -> Option<Vec<u8>> {
         let count = *self.topics.lock().get(topic)?;
         let mut route = TopicRouteData::default();
-        for (name, broker) in &self.brokers {
+        let unknown = self.unknown.lock();
+        for (name, broker) in self.brokers.iter().filter(|(name, _)| !unknown.contains(*name)) {
             route.broker_datas.push(BrokerData {
                 broker_name: (*name).into(),
                 broker_addrs: [(0, broker.addr.to_string().into())].into(),
@@ -111,6 +117,9 @@ impl Transport for Network {
 
     fn dial<'a>(&'a self, addr: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Stream>>> {
         Box::pin(async move {
+            if self.0.dark.lock().contains(addr) {
+                std::future::pending::<()>().await;
+            }
             let broker = self.0.brokers.values().find(|broker| broker.addr.to_string() == addr);
             if self.0.down.lock().contains(addr) || (broker.is_none() && addr != NAME_SERVER) {
                 return Err(io::ErrorKind::ConnectionRefused.into());
