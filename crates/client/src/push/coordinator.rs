@@ -194,9 +194,12 @@ impl Coordinator {
                 }
                 Ok(None) => false,
                 Err(error) => {
+                    let is_gone = matches!(error, Error::NoRoute { .. });
+                    if is_gone {
+                        self.forget(&topic);
+                    }
                     // The broker makes the retry topic when it hears of the group.
-                    let is_expected =
-                        matches!(error, Error::NoRoute { .. }) && Member::is_retry_topic(&topic);
+                    let is_expected = is_gone && Member::is_retry_topic(&topic);
                     if !is_expected {
                         tracing::warn!(group = %self.member.group, %topic, %error,
                             "not rebalanced");
@@ -251,6 +254,16 @@ impl Coordinator {
                 (reading, place)
             });
             self.queues.insert(queue, Handle { ends, task, is_ours: true });
+        }
+    }
+
+    /// Stops reading a topic that is gone: one that is made anew begins at its first message. The
+    /// route was missing for more than half a minute before.
+    fn forget(&mut self, topic: &str) {
+        for (queue, handle) in &mut self.queues {
+            if &*queue.topic == topic && handle.is_ours {
+                handle.end(End::Forgotten);
+            }
         }
     }
 

@@ -34,7 +34,7 @@ pub(super) enum End {
     GivenUp,
     /// The member leaves its group.
     Leaving,
-    /// The topic is gone: how far we were means nothing any more.
+    /// The topic is gone: how far the group was means nothing any more.
     Forgotten,
     /// Not the last end: it is read from here on.
     Moved(i64),

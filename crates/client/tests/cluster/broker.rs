@@ -252,6 +252,9 @@ impl Door {
 
     /// Answers when something has arrived, or at the time limit.
     fn pull(&self, broker: &Arc<Broker>, it: &PullMessage<'_>, opaque: i32) -> Reply {
+        if !self.world.topics.lock().contains_key(&*it.topic.to_cow()) {
+            return reply(ResponseCode::TOPIC_NOT_EXIST, Vec::new());
+        }
         let key = (it.topic.to_cow().into_owned(), it.queue_id);
         let (offset, count) = (it.queue_offset as usize, it.max_count as usize);
         let (broker, world, outbox) =

@@ -272,3 +272,26 @@ async fn a_queue_that_a_broker_says_is_locked_though_nobody_asked_is_ignored() {
     seen.until(2).await;
     consumer.shutdown().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_was_deleted_and_made_again_is_read_from_its_first_message() {
+    let world = World::new(&["a"], 1);
+    put(&world, 0, 0..100);
+    let seen = Seen::new(&world);
+    let consumer = consumer(builder(&world, "m"), &seen, Outcome::Done).await;
+    seen.until(100).await;
+    sleep(7 * SECOND).await;
+    world.topics.lock().clear();
+    {
+        let mut state = world.broker("a").state.lock();
+        state.queues.clear();
+        state.offsets.clear();
+    }
+    sleep(100 * SECOND).await;
+    assert!(world.broker("a").offset("G", "T", 0).is_none(), "nothing is committed any more");
+    world.topics.lock().insert("T".to_owned(), 1);
+    put(&world, 0, 100..101);
+    seen.until(101).await;
+    consumer.shutdown().await;
+    assert_eq!(seen.bodies()[100], "100");
+}
