@@ -24,6 +24,7 @@ use apogee_types::{Millis, tags};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
+use crate::client::Membership;
 use crate::message::ReceivedMessage;
 use crate::pull::subscription;
 use crate::{Client, Error, Options};
@@ -164,7 +165,7 @@ impl PushConsumerBuilder {
         self
     }
 
-    /// Joins the group and calls `handler` from then on.
+    /// Joins the group and calls `handler` from then on. A client can be only one member of a group.
     pub async fn start<F, T>(self, handler: F) -> Result<PushConsumer, Error>
     where
         F: Fn(Vec<ReceivedMessage>) -> T + Send + Sync + 'static,
@@ -173,6 +174,7 @@ impl PushConsumerBuilder {
         names::check_group(&self.group)?;
         let owns_client = self.client.is_none();
         let client = self.client.unwrap_or_else(|| Client::new(self.options));
+        let membership = client.join(&self.group)?;
         let subscriptions =
             all_subscriptions(&self.group, &self.subscriptions, &self.settings, client.now_ms())?;
         let member = Arc::new(Member {
@@ -186,7 +188,7 @@ impl PushConsumerBuilder {
         let (stop, stopped) = watch::channel(false);
         let coordinator = Coordinator::join(member, stopped).await?;
         let coordinator = tokio::spawn(coordinator.run());
-        Ok(PushConsumer { client, owns_client, stop, coordinator })
+        Ok(PushConsumer { client, owns_client, stop, coordinator, _membership: membership })
     }
 }
 
@@ -250,6 +252,7 @@ pub struct PushConsumer {
     owns_client: bool,
     stop: watch::Sender<bool>,
     coordinator: JoinHandle<()>,
+    _membership: Membership,
 }
 
 impl PushConsumer {

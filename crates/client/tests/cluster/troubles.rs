@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use apogee_client::{Outcome, ReceivedMessage};
+use apogee_client::{Client, Error, Outcome, ReceivedMessage};
 use apogee_types::route::MessageQueue;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -294,4 +294,19 @@ async fn a_topic_that_was_deleted_and_made_again_is_read_from_its_first_message(
     seen.until(101).await;
     consumer.shutdown().await;
     assert_eq!(seen.bodies()[100], "100");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_is_only_one_member_of_a_group() {
+    let world = World::new(&["a"], 1);
+    let client = Client::new(world.options());
+    let ready = |_: Vec<ReceivedMessage>| std::future::ready(Outcome::Done);
+    let builder = || builder(&world, "unused").client(client.clone());
+    let first = builder().start(ready).await.unwrap();
+    let second = builder().start(ready).await;
+    assert!(matches!(second, Err(Error::Member { group }) if group == "G"));
+    first.shutdown().await;
+    builder().start(ready).await.unwrap().shutdown().await;
+    drop(builder().start(ready).await.unwrap());
+    builder().start(ready).await.unwrap().shutdown().await;
 }
