@@ -11,6 +11,7 @@ mod offsets;
 mod queue;
 mod reader;
 mod rebalance;
+mod send_back;
 mod window;
 
 use std::collections::BTreeMap;

@@ -8,14 +8,12 @@ use std::time::Duration;
 
 use apogee_types::route::{BrokerData, MessageQueue};
 use apogee_types::subscription::SubscriptionData;
-use apogee_types::{LogOffset, QueueOffset};
 use apogee_wire::remoting::ResponseCode;
-use apogee_wire::remoting::requests::ConsumerSendMsgBack;
-use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep};
 
+use super::send_back::Mark;
 use super::window::Window;
 use super::{Member, Outcome};
 use crate::Error;
@@ -30,9 +28,6 @@ const ERROR_PAUSE: Duration = Duration::from_secs(1);
 const FLOW_PAUSE: Duration = Duration::from_millis(20);
 /// Upstream's `suspendCurrentQueueTimeMillis`.
 const ORDERED_RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// Before a message that could not be sent back is sent back again, as upstream.
-const SEND_BACK_PAUSE: Duration = Duration::from_secs(5);
-const SEND_BACK_TIME: Duration = Duration::from_secs(5);
 /// Pulls that were not handed on yet; the window bounds their messages.
 const PULLED_MAX: usize = 64;
 
@@ -103,18 +98,18 @@ fn note_failure(ended: Result<Option<i64>, JoinError>) -> Option<i64> {
 }
 
 /// What the two tasks share.
-struct Reader {
-    member: Arc<Member>,
-    queue: MessageQueue,
+pub(super) struct Reader {
+    pub member: Arc<Member>,
+    pub queue: MessageQueue,
     subscription: SubscriptionData,
-    window: Arc<Window>,
+    pub window: Arc<Window>,
     leased: watch::Receiver<Instant>,
     stopped: watch::Receiver<bool>,
 }
 
 impl Reader {
     /// What `work` gives, or `None` if the queue stops first.
-    async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+    pub async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         let mut stopped = self.stopped.clone();
         tokio::select! {
             biased;
@@ -134,7 +129,7 @@ impl Reader {
     }
 
     /// Calls the handler; a panic counts as [`Outcome::Retry`].
-    async fn call(&self, messages: Vec<ReceivedMessage>) -> Outcome {
+    pub async fn call(&self, messages: Vec<ReceivedMessage>) -> Outcome {
         let mut call = match catch_unwind(AssertUnwindSafe(|| (self.member.handler)(messages))) {
             Ok(call) => call,
             Err(_) => return self.panicked(),
@@ -152,58 +147,9 @@ impl Reader {
         Outcome::Retry
     }
 
-    async fn permit(&self) -> OwnedSemaphorePermit {
+    pub async fn permit(&self) -> OwnedSemaphorePermit {
         let permits = Arc::clone(&self.member.handler_permits);
         permits.acquire_owned().await.expect("the semaphore is never closed")
-    }
-
-    /// Has the broker deliver a message again later; tries until it took it or the queue stops.
-    /// Until then the message is not done, and will come again anyway.
-    async fn send_back_surely(&self, mark: &Mark, delay_level: i32) {
-        while let Err(error) = self.send_back(mark, delay_level).await {
-            tracing::warn!(group = %self.member.group, id = mark.id, %error, "not sent back");
-            if self.unless_stopped(sleep(SEND_BACK_PAUSE)).await.is_none() {
-                return;
-            }
-        }
-        self.window.done(mark.offset.0 as i64);
-    }
-
-    async fn send_back(&self, mark: &Mark, delay_level: i32) -> Result<(), Error> {
-        let Member { client, group, settings, .. } = &*self.member;
-        let addr = client.master_of(&self.queue).await?;
-        let request = ConsumerSendMsgBack {
-            log_offset: mark.log_offset.0 as i64,
-            group: group.to_string(),
-            delay_level,
-            origin_msg_id: Some(mark.id.clone()),
-            origin_topic: Some(mark.topic.to_string()),
-            unit_mode: false,
-            max_reconsume_times: Some(settings.max_reconsume_times).filter(|times| 0 <= *times),
-        };
-        let answer = client
-            .call_within::<ConsumerSendMsgBack>(&addr, &request, Bytes::new(), SEND_BACK_TIME)
-            .await?;
-        answer.success().map(|_| ())
-    }
-}
-
-/// What is needed of a message once the handler has it.
-struct Mark {
-    offset: QueueOffset,
-    log_offset: LogOffset,
-    id: String,
-    topic: Arc<str>,
-}
-
-impl Mark {
-    fn of(message: &ReceivedMessage) -> Self {
-        Self {
-            offset: message.queue_offset,
-            log_offset: message.log_offset,
-            id: message.id(),
-            topic: Arc::clone(&message.topic),
-        }
     }
 }
 
@@ -313,7 +259,7 @@ async fn handle(reader: Arc<Reader>, messages: Vec<ReceivedMessage>, permit: Own
     for mark in &marks {
         match delay_level {
             Some(level) if reader.member.is_clustering() => {
-                reader.send_back_surely(mark, level).await;
+                reader.retry(mark, level).await;
             }
             Some(_) => {
                 let group = &reader.member.group;
@@ -362,9 +308,15 @@ async fn handle_in_order(reader: &Reader, mut messages: Vec<ReceivedMessage>) ->
         }
         let max = reader.member.settings.max_reconsume_times;
         let exhausted = |message: &ReceivedMessage| 0 <= max && max <= message.reconsume_times;
-        for message in messages.extract_if(.., |message| exhausted(message)) {
-            reader.send_back_surely(&Mark::of(&message), DEAD_LETTER).await;
+        let mut left = Vec::new();
+        for message in messages {
+            if exhausted(&message) && reader.bury(&message).await {
+                reader.window.done(message.queue_offset.0 as i64);
+            } else {
+                left.push(message);
+            }
         }
+        messages = left;
         if messages.is_empty() {
             return true;
         }
@@ -376,9 +328,6 @@ async fn handle_in_order(reader: &Reader, mut messages: Vec<ReceivedMessage>) ->
         }
     }
 }
-
-/// The delay level that sends a message to the dead letters at once. Spec `messages.md` 9.3.
-const DEAD_LETTER: i32 = -1;
 
 fn batches(
     messages: Vec<ReceivedMessage>,

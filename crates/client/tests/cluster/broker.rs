@@ -17,7 +17,7 @@ use apogee_wire::remoting::requests::{
     ConsumerSendMsgBack, GetMaxOffset, GetMinOffset, GetRouteInfoByTopic, HeartBeatResponse,
     NotifyConsumerIdsChanged, OffsetResponse, PullMessage, PullMessageResponse,
     QueryConsumerOffset, SendMessageResponse, SendMessageV2, UnregisterClient,
-    UpdateConsumerOffset,
+    UpdateConsumerOffset, ViewMessageById,
 };
 use apogee_wire::remoting::{
     Fields, FrameRef, Header, HeaderEncoding, PutFields, Request, RequestHead, ResponseCode,
@@ -198,6 +198,13 @@ impl Door {
                 offset_reply(state.queues.get(&(it.topic, it.queue_id)).map_or(0, Vec::len) as i64)
             }
             31 => GetMinOffset::decode(fields).map(|_| offset_reply(0)).unwrap(),
+            33 => {
+                let it = ViewMessageById::decode(fields).unwrap();
+                let state = broker.state.lock();
+                let place = (it.log_offset - 1000) as usize;
+                let found = state.queues.values().find_map(|queue| queue.get(place));
+                reply(ResponseCode::SUCCESS, found.unwrap().clone())
+            }
             34 => self.heartbeat(broker, &json::read(body).unwrap()),
             35 => self.unregister(broker, &UnregisterClient::decode(fields).unwrap()),
             36 => {

@@ -1,9 +1,12 @@
 //! Members of groups whose brokers, routes or handlers fail.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use apogee_client::{Client, Error, Outcome, ReceivedMessage};
 use apogee_types::route::MessageQueue;
+use apogee_wire::remoting::ResponseCode;
+use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::consuming::{Seen, builder, consumer, put};
@@ -309,4 +312,65 @@ async fn a_client_is_only_one_member_of_a_group() {
     builder().start(ready).await.unwrap().shutdown().await;
     drop(builder().start(ready).await.unwrap());
     builder().start(ready).await.unwrap().shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_its_broker_does_not_take_back_is_copied_to_another() {
+    for is_ordered in [false, true] {
+        let world = World::new(&["a", "b"], 1);
+        world.topics.lock().insert("%RETRY%G".to_owned(), 1);
+        let properties = "KEYS\u{1}k\u{2}UNIQ_KEY\u{1}U\u{2}";
+        world.broker("a").put("T", 0, "fails", properties);
+        // It is drained: neither its own retries nor others'.
+        {
+            let mut state = world.broker("a").state.lock();
+            state.refuses = Some(ResponseCode::NO_PERMISSION);
+            state.refused.insert(36);
+        }
+        let copies = Arc::new(Mutex::new(Vec::new()));
+        let noted = Arc::clone(&copies);
+        let handler = move |messages: Vec<ReceivedMessage>| {
+            let is_copy = messages[0].properties.contains_key("RETRY_TOPIC");
+            if is_copy {
+                noted.lock().extend(messages);
+            }
+            std::future::ready(if is_copy { Outcome::Done } else { Outcome::Retry })
+        };
+        let builder = builder(&world, "m").max_reconsume_times(2);
+        let builder = if is_ordered { builder.ordered() } else { builder };
+        let consumer = builder.start(handler).await.unwrap();
+        world.until("it is done", |world| world.broker("a").offset("G", "T", 0) == Some(1)).await;
+        consumer.shutdown().await;
+        let copies = std::mem::take(&mut *copies.lock());
+        assert_eq!(copies.len(), 1);
+        assert_eq!((&*copies[0].topic, &*copies[0].broker_name), ("T", "b"));
+        assert_eq!((&copies[0].body[..], copies[0].id().as_str()), (&b"fails"[..], "U"));
+        let delay = if is_ordered { "-1" } else { "3" };
+        assert_eq!((copies[0].properties["DELAY"].as_str(), copies[0].tag()), (delay, None));
+        assert_eq!(copies[0].keys().collect::<Vec<_>>(), ["k"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_no_broker_takes_back_the_handler_gets_again() {
+    for is_ordered in [false, true] {
+        let world = World::new(&["a"], 1);
+        put(&world, 0, 0..2);
+        world.broker("a").state.lock().refused.insert(36);
+        let seen = Seen::new(&world);
+        let noted = seen.clone();
+        let handler = move |messages: Vec<ReceivedMessage>| {
+            noted.note(&messages);
+            let fails = is(&messages[0], "0") && messages[0].reconsume_times < 3;
+            std::future::ready(if fails { Outcome::Retry } else { Outcome::Done })
+        };
+        let builder = builder(&world, "m").max_reconsume_times(2);
+        let builder = if is_ordered { builder.ordered() } else { builder };
+        let consumer = builder.start(handler).await.unwrap();
+        world.until("all is done", |world| world.broker("a").offset("G", "T", 0) == Some(2)).await;
+        consumer.shutdown().await;
+        let expected =
+            if is_ordered { ["0", "0", "0", "0", "1"] } else { ["0", "1", "0", "0", "0"] };
+        assert_eq!(seen.bodies(), expected);
+    }
 }
