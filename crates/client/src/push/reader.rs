@@ -11,7 +11,7 @@ use apogee_types::subscription::SubscriptionData;
 use apogee_wire::remoting::ResponseCode;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::send_back::Mark;
 use super::window::Window;
@@ -26,6 +26,9 @@ const HOLD: Duration = Duration::from_secs(15);
 const ERROR_PAUSE: Duration = Duration::from_secs(1);
 /// Upstream's pause when a broker asks for less.
 const FLOW_PAUSE: Duration = Duration::from_millis(20);
+/// After which a call of the handler is worth a word, since it holds the group's offset and one of
+/// its permits; upstream's `consumeTimeout`.
+const LONG_CALL: Duration = Duration::from_secs(15 * 60);
 /// Upstream's `suspendCurrentQueueTimeMillis`.
 const ORDERED_RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// Pulls that were not handed on yet; the window bounds their messages.
@@ -134,11 +137,22 @@ impl Reader {
             Ok(call) => call,
             Err(_) => return self.panicked(),
         };
-        poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(cx))) {
-            Ok(poll) => poll,
-            Err(_) => Poll::Ready(self.panicked()),
-        })
-        .await
+        let mut outcome = poll_fn(|cx| {
+            let poll = catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(cx)));
+            poll.unwrap_or_else(|_| Poll::Ready(self.panicked()))
+        });
+        let mut runs_for = Duration::ZERO;
+        loop {
+            // Registers no timer for a handler that is done at once.
+            match timeout(LONG_CALL, &mut outcome).await {
+                Ok(outcome) => return outcome,
+                Err(_) => runs_for += LONG_CALL,
+            }
+            let MessageQueue { topic, broker_name, queue_id } = &self.queue;
+            let group = &self.member.group;
+            tracing::warn!(%group, %topic, broker = %broker_name, queue_id, ?runs_for,
+                "the handler is not done yet");
+        }
     }
 
     fn panicked(&self) -> Outcome {

@@ -374,3 +374,50 @@ async fn what_no_broker_takes_back_the_handler_gets_again() {
         assert_eq!(seen.bodies(), expected);
     }
 }
+
+/// Keeps the warnings of its thread, each as `name=value` and so on.
+#[derive(Clone, Default)]
+struct Warnings(Arc<Mutex<Vec<String>>>);
+
+impl tracing::Subscriber for Warnings {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() == tracing::Level::WARN
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut text = String::new();
+        event.record(&mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
+            text += &format!("{field}={value:?} ");
+        });
+        self.0.lock().push(text);
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_hangs_is_warned_of() {
+    let warnings = Warnings::default();
+    let _guard = tracing::subscriber::set_default(warnings.clone());
+    let world = World::new(&["a"], 1);
+    put(&world, 0, 0..1);
+    let hangs = |_: Vec<ReceivedMessage>| std::future::pending::<Outcome>();
+    let consumer = builder(&world, "m").start(hangs).await.unwrap();
+    sleep(1000 * SECOND).await;
+    drop(consumer);
+    let warnings = warnings.0.lock();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    for part in ["group=G", "topic=T", "broker=a", "queue_id=0", "runs_for=900s"] {
+        assert!(warnings[0].contains(part), "{part}: {warnings:?}");
+    }
+}
