@@ -372,7 +372,7 @@ fn lock(broker: &Broker, it: &LockBatchRequestBody) -> Reply {
     reply(ResponseCode::SUCCESS, json::write(&body))
 }
 
-fn notify(group: &BTreeMap<Arc<str>, Arc<Outbox>>, name: &str) {
+pub fn notify(group: &BTreeMap<Arc<str>, Arc<Outbox>>, name: &str) {
     let request = NotifyConsumerIdsChanged { consumer_group: name.to_owned() };
     for outbox in group.values() {
         push::<NotifyConsumerIdsChanged>(outbox, |put| request.encode(put), Vec::new());

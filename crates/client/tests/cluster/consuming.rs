@@ -250,14 +250,9 @@ async fn a_queue_that_another_has_locked_is_not_read() {
     consumer.shutdown().await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn an_operator_can_set_a_running_group_back() {
-    let world = World::new(&["a"], 1);
-    put(&world, 0, 0..3);
-    let seen = Seen::new(&world);
-    let consumer = consumer(builder(&world, "m"), &seen, Outcome::Done).await;
-    seen.until(3).await;
-    let outbox = Arc::clone(&world.broker("a").state.lock().members["G"]["m"]);
+/// Tells a member that its queue 0 is to be read from here on.
+pub fn reset(world: &World, member: &str, offset: i64) {
+    let outbox = Arc::clone(&world.broker("a").state.lock().members["G"][member]);
     let request = ResetConsumerClientOffset {
         topic: "T".to_owned(),
         group: "G".to_owned(),
@@ -266,9 +261,19 @@ async fn an_operator_can_set_a_running_group_back() {
         queue_id: -1,
         offset: None,
     };
-    let offset_table = [(MessageQueue::new("T", "a", 0), 1)].into();
+    let offset_table = [(MessageQueue::new("T", "a", 0), offset)].into();
     let body = json::write(&ResetOffsetBody { offset_table });
     push::<ResetConsumerClientOffset>(&outbox, |put| request.encode(put), body);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_can_set_a_running_group_back() {
+    let world = World::new(&["a"], 1);
+    put(&world, 0, 0..3);
+    let seen = Seen::new(&world);
+    let consumer = consumer(builder(&world, "m"), &seen, Outcome::Done).await;
+    seen.until(3).await;
+    reset(&world, "m", 1);
     seen.until(5).await;
     consumer.shutdown().await;
     assert_eq!(seen.bodies(), ["0", "1", "2", "1", "2"]);

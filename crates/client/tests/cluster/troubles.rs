@@ -9,7 +9,8 @@ use apogee_wire::remoting::ResponseCode;
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::consuming::{Seen, builder, consumer, put};
+use crate::broker::notify;
+use crate::consuming::{Seen, builder, consumer, put, reset};
 use crate::world::World;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -373,6 +374,25 @@ async fn what_no_broker_takes_back_the_handler_gets_again() {
             if is_ordered { ["0", "0", "0", "0", "1"] } else { ["0", "1", "0", "0", "0"] };
         assert_eq!(seen.bodies(), expected);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_flood_of_notices_hides_that_an_operator_sets_the_group_back() {
+    let world = World::new(&["a"], 1);
+    put(&world, 0, 0..3);
+    let seen = Seen::new(&world);
+    let consumer = consumer(builder(&world, "m"), &seen, Outcome::Done).await;
+    seen.until(3).await;
+    sleep(2 * SECOND).await;
+    world.broker("a").state.lock().deaf_to.insert(38);
+    let tell = || notify(&world.broker("a").state.lock().members["G"], "G");
+    tell();
+    sleep(SECOND).await;
+    (0..100).for_each(|_| tell());
+    reset(&world, "m", 1);
+    seen.until(5).await;
+    consumer.shutdown().await;
+    assert_eq!(seen.bodies(), ["0", "1", "2", "1", "2"]);
 }
 
 /// Keeps the warnings of its thread, each as `name=value` and so on.
