@@ -14,7 +14,7 @@ use apogee_wire::remoting::requests::{
     CheckClientConfig, GetConsumerListByGroup, UnregisterClient,
 };
 use bytes::Bytes;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
@@ -45,6 +45,9 @@ pub(super) struct Coordinator {
     places: BTreeMap<MessageQueue, i64>,
     /// Brokers that have had a heartbeat over the connection that lasts.
     told: BTreeSet<Arc<str>>,
+    /// Brokers whose answer to a heartbeat will count.
+    being_told: BTreeSet<Arc<str>>,
+    heartbeats: JoinSet<Told>,
     rebalanced: Instant,
     next_rebalance: Instant,
     /// To all.
@@ -56,9 +59,12 @@ pub(super) struct Coordinator {
 /// A queue that was read, and where to read on if only we know that.
 type Stopped = (MessageQueue, Option<i64>);
 
+/// A broker that had a heartbeat, and what came of it.
+type Told = (Arc<str>, Result<(), Error>);
+
 /// A queue that we read, or have just given up.
 struct Handle {
-    ends: mpsc::UnboundedSender<End>,
+    end: watch::Sender<Option<End>>,
     task: AbortHandle,
     is_ours: bool,
 }
@@ -67,14 +73,15 @@ impl Handle {
     /// Ends the reading for good.
     fn end(&mut self, end: End) {
         self.is_ours = false;
-        let _ = self.ends.send(end);
+        self.end.send_replace(Some(end));
     }
 }
 
 /// What the coordinator does next.
 enum Duty {
     Read(News),
-    Note(Result<Stopped, JoinError>),
+    NoteStopped(Result<Stopped, JoinError>),
+    NoteTold(Result<Told, JoinError>),
     Rebalance,
     TellAll,
     TellOthers,
@@ -104,12 +111,17 @@ impl Coordinator {
             readers: JoinSet::new(),
             places: BTreeMap::new(),
             told: BTreeSet::new(),
+            being_told: BTreeSet::new(),
+            heartbeats: JoinSet::new(),
             rebalanced: now,
             next_rebalance: now,
             next_heartbeat: now,
             next_telling: now,
         };
-        coordinator.tell_all().await;
+        coordinator.tell_all();
+        while let Some(told) = coordinator.heartbeats.join_next().await {
+            coordinator.note_told(told);
+        }
         Ok(coordinator)
     }
 
@@ -133,7 +145,8 @@ impl Coordinator {
         tokio::select! {
             biased;
             news = self.inbox.take() => Duty::Read(news),
-            Some(stopped) = self.readers.join_next() => Duty::Note(stopped),
+            Some(stopped) = self.readers.join_next() => Duty::NoteStopped(stopped),
+            Some(told) = self.heartbeats.join_next() => Duty::NoteTold(told),
             () = sleep_until(self.next_rebalance) => Duty::Rebalance,
             () = sleep_until(self.next_heartbeat) => Duty::TellAll,
             () = sleep_until(self.next_telling) => Duty::TellOthers,
@@ -143,22 +156,27 @@ impl Coordinator {
     async fn fulfil(&mut self, duty: Duty) {
         match duty {
             Duty::Read(news) => self.read(news),
-            Duty::Note(stopped) => self.note(stopped),
+            Duty::NoteStopped(stopped) => self.note_stopped(stopped),
+            Duty::NoteTold(told) => self.note_told(told),
             Duty::Rebalance => self.rebalance().await,
-            Duty::TellAll => self.tell_all().await,
-            Duty::TellOthers => self.tell_others().await,
+            Duty::TellAll => self.tell_all(),
+            Duty::TellOthers => self.tell_others(),
         }
     }
 
     fn read(&mut self, news: News) {
         for (queue, offset) in news.resets {
-            if let Some(handle) = self.queues.get(&queue) {
-                let _ = handle.ends.send(End::Moved(offset));
+            if let Some(handle) = self.queues.get(&queue).filter(|handle| handle.is_ours) {
+                handle.end.send_replace(Some(End::Moved(offset)));
             }
         }
+        let now = Instant::now();
         for addr in news.lost {
-            if self.told.remove(&addr) {
-                self.next_telling = Instant::now();
+            if self.told.remove(&addr) | self.being_told.remove(&addr) {
+                self.next_telling = now;
+                // Other members come back just now as we do; who asks too early is alone.
+                self.rebalanced = now;
+                self.next_rebalance = self.next_rebalance.max(now + REBALANCE_PAUSE);
             }
         }
         if news.has_new_members {
@@ -166,7 +184,7 @@ impl Coordinator {
         }
     }
 
-    fn note(&mut self, stopped: Result<Stopped, JoinError>) {
+    fn note_stopped(&mut self, stopped: Result<Stopped, JoinError>) {
         match stopped {
             Ok((queue, Some(place))) if !self.member.is_clustering() => {
                 self.places.insert(queue, place);
@@ -226,7 +244,7 @@ impl Coordinator {
         let me = self.member.client.id();
         let share = members.map(|members| rebalance::share(queues, members, &me));
         if is_refused || matches!(share, Ok(None)) {
-            self.tell_all().await;
+            self.tell_all();
         }
         share
     }
@@ -246,14 +264,14 @@ impl Coordinator {
             if self.queues.contains_key(&queue) {
                 continue;
             }
-            let (ends, to_end) = mpsc::unbounded_channel();
+            let (end, ended) = watch::channel(None);
             let (member, place) = (Arc::clone(&self.member), self.places.remove(&queue));
             let reading = queue.clone();
             let task = self.readers.spawn(async move {
-                let place = queue::read(member, reading.clone(), place, to_end).await;
+                let place = queue::read(member, reading.clone(), place, ended).await;
                 (reading, place)
             });
-            self.queues.insert(queue, Handle { ends, task, is_ours: true });
+            self.queues.insert(queue, Handle { end, task, is_ours: true });
         }
     }
 
@@ -268,15 +286,15 @@ impl Coordinator {
     }
 
     /// Tells all known brokers of the member.
-    async fn tell_all(&mut self) {
+    fn tell_all(&mut self) {
         self.told.clear();
-        self.tell_others().await;
+        self.tell_others();
         self.next_heartbeat = Instant::now() + HEARTBEAT_PERIOD;
     }
 
-    /// Tells those known brokers of the member that are not told yet: all at the same time, so
-    /// that one that is gone delays no other.
-    async fn tell_others(&mut self) {
+    /// Tells those known brokers of the member that are not told yet; one that is gone delays no
+    /// other.
+    fn tell_others(&mut self) {
         let member = &self.member;
         let known: BTreeSet<Arc<str>> = member.client.brokers().into_values().collect();
         self.told.retain(|addr| known.contains(addr));
@@ -292,23 +310,35 @@ impl Coordinator {
             }],
             ..HeartbeatData::default()
         });
-        let mut calls = JoinSet::new();
-        for addr in known.difference(&self.told).cloned() {
-            let (client, data) = (member.client.clone(), Arc::clone(&data));
-            calls.spawn(async move { (client.heartbeat(&addr, &data).await, addr) });
-        }
-        while let Some(called) = calls.join_next().await {
-            match called {
-                Ok((Ok(()), addr)) => drop(self.told.insert(addr)),
-                Ok((Err(error), addr)) => {
-                    tracing::warn!(group = %member.group, %addr, %error, "no heartbeat");
-                }
-                Err(error) => tracing::error!(%error, "a heartbeat failed"),
+        for addr in known {
+            if self.told.contains(&addr) || !self.being_told.insert(Arc::clone(&addr)) {
+                continue;
             }
+            let (client, data) = (member.client.clone(), Arc::clone(&data));
+            self.heartbeats.spawn(async move {
+                let told = client.heartbeat(&addr, &data).await;
+                (addr, told)
+            });
         }
-        let is_complete = self.told.len() == known.len();
-        let pause = if is_complete { HEARTBEAT_PERIOD } else { HEARTBEAT_PAUSE };
-        self.next_telling = Instant::now() + pause;
+        self.next_telling = Instant::now() + HEARTBEAT_PERIOD;
+    }
+
+    fn note_told(&mut self, told: Result<Told, JoinError>) {
+        let has_told = match told {
+            Ok((addr, Ok(()))) => self.being_told.remove(&addr) && self.told.insert(addr),
+            Ok((addr, Err(error))) => {
+                tracing::warn!(group = %self.member.group, %addr, %error, "no heartbeat");
+                self.being_told.remove(&addr);
+                false
+            }
+            Err(error) => {
+                tracing::error!(%error, "a heartbeat failed");
+                false
+            }
+        };
+        if !has_told {
+            self.next_telling = self.next_telling.min(Instant::now() + HEARTBEAT_PAUSE);
+        }
     }
 
     /// Has the queues commit and the handler finish, and then tells the brokers.

@@ -10,7 +10,7 @@ use apogee_types::route::MessageQueue;
 use apogee_wire::remoting::bodies::{LockBatchRequestBody, LockBatchResponseBody};
 use apogee_wire::remoting::requests::{LockBatchMq, UnlockBatchMq, UpdateConsumerOffset};
 use bytes::Bytes;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::reader::Reading;
@@ -48,14 +48,14 @@ pub(super) async fn read(
     member: Arc<Member>,
     queue: MessageQueue,
     mut place: Option<i64>,
-    mut ends: mpsc::UnboundedReceiver<End>,
+    mut ends: watch::Receiver<Option<End>>,
 ) -> Option<i64> {
     let keeper = Keeper { member, queue, lease: watch::channel(Instant::now()).0 };
     let mut pause = Duration::ZERO;
     loop {
         let begun = tokio::select! {
             biased;
-            end = ends.recv() => Err(end.unwrap_or(End::Forgotten)),
+            end = next(&mut ends) => Err(end),
             begun = keeper.begin(place, pause) => Ok(begun),
         };
         let (offset, committed) = match begun {
@@ -71,7 +71,7 @@ pub(super) async fn read(
         let window = Arc::clone(&reading.window);
         let end = tokio::select! {
             biased;
-            end = ends.recv() => end.unwrap_or(End::Forgotten),
+            end = next(&mut ends) => end,
             moved = reading.moved() => End::Moved(moved),
             () = keeper.hold_lock(&window) => End::LockLost,
             () = keeper.commit_often(&window, committed) => unreachable!("it never ends"),
@@ -89,6 +89,13 @@ pub(super) async fn read(
     }
     keeper.unlock().await;
     place
+}
+
+/// The end that was said last, once it was not seen yet.
+async fn next(ends: &mut watch::Receiver<Option<End>>) -> End {
+    // Fails only when the coordinator is gone, and with it this task.
+    let _ = ends.changed().await;
+    ends.borrow_and_update().unwrap_or(End::Forgotten)
 }
 
 struct Keeper {

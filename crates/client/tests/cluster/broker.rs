@@ -84,10 +84,15 @@ impl Broker {
 
     /// Ends its connections, and forgets what a broker does not keep on a disk.
     pub fn restart(&self) {
+        self.forget().into_iter().for_each(|outbox| outbox.close());
+    }
+
+    /// The same, but gives the connections to be ended.
+    pub fn forget(&self) -> Vec<Arc<Outbox>> {
         let mut state = self.state.lock();
         state.members.clear();
         state.locks.clear();
-        state.outboxes.drain(..).for_each(|outbox| outbox.close());
+        std::mem::take(&mut state.outboxes)
     }
 
     pub fn count_asked(&self, code: i32) -> usize {
