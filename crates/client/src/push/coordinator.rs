@@ -30,8 +30,13 @@ use crate::routes::Route;
 const REBALANCE_PERIOD: Duration = Duration::from_secs(20);
 /// Upstream's `minInterval`: while something is missing, and between notices.
 const REBALANCE_PAUSE: Duration = Duration::from_secs(1);
-/// Before a broker that did not take a heartbeat gets another.
+/// Between heartbeats to a broker that did not take one, or hung up.
 const HEARTBEAT_PAUSE: Duration = Duration::from_secs(1);
+/// What other members may take to come back to a broker that restarted: a pause between dials and
+/// one between heartbeats. Who asks it for them earlier may be alone, and would take their queues.
+const RETURN_TIME: Duration = Duration::from_secs(4);
+/// Whatever brokers come back and go.
+const REBALANCE_PERIOD_MAX: Duration = Duration::from_secs(30);
 
 pub(super) struct Coordinator {
     member: Arc<Member>,
@@ -43,13 +48,18 @@ pub(super) struct Coordinator {
     readers: JoinSet<Stopped>,
     /// Broadcasting: where to read on in queues that have left the route.
     places: BTreeMap<MessageQueue, i64>,
-    /// Brokers that have had a heartbeat over the connection that lasts.
+    /// Brokers that know of us, for they took a heartbeat over the connection that lasts.
     told: BTreeSet<Arc<str>>,
-    /// Brokers whose answer to a heartbeat will count.
+    /// Brokers that knew of us and do no longer.
+    lost: BTreeSet<Arc<str>>,
+    /// Brokers that have not answered a heartbeat yet.
     being_told: BTreeSet<Arc<str>>,
     heartbeats: JoinSet<Told>,
+    last_telling: Instant,
     rebalanced: Instant,
     next_rebalance: Instant,
+    /// However soon it is wanted.
+    no_rebalance_before: Instant,
     /// To all.
     next_heartbeat: Instant,
     /// To those who are not told.
@@ -111,10 +121,13 @@ impl Coordinator {
             readers: JoinSet::new(),
             places: BTreeMap::new(),
             told: BTreeSet::new(),
+            lost: BTreeSet::new(),
             being_told: BTreeSet::new(),
             heartbeats: JoinSet::new(),
+            last_telling: now,
             rebalanced: now,
             next_rebalance: now,
+            no_rebalance_before: now,
             next_heartbeat: now,
             next_telling: now,
         };
@@ -170,13 +183,12 @@ impl Coordinator {
                 handle.end.send_replace(Some(End::Moved(offset)));
             }
         }
-        let now = Instant::now();
         for addr in news.lost {
-            if self.told.remove(&addr) | self.being_told.remove(&addr) {
-                self.next_telling = now;
-                // Other members come back just now as we do; who asks too early is alone.
-                self.rebalanced = now;
-                self.next_rebalance = self.next_rebalance.max(now + REBALANCE_PAUSE);
+            let is_told = self.told.remove(&addr);
+            if self.being_told.remove(&addr) || is_told {
+                self.lost.insert(addr);
+                self.next_telling = self.next_telling.min(self.last_telling + HEARTBEAT_PAUSE);
+                self.let_others_return();
             }
         }
         if news.has_new_members {
@@ -198,7 +210,14 @@ impl Coordinator {
 
     /// Rebalances at once, but not twice within a second.
     fn rebalance_soon(&mut self) {
-        self.next_rebalance = self.next_rebalance.min(self.rebalanced + REBALANCE_PAUSE);
+        self.next_rebalance = self.next_rebalance.min(self.no_rebalance_before);
+    }
+
+    /// Rebalances when the other members know of the broker as well that has just gone or come.
+    fn let_others_return(&mut self) {
+        let returned = Instant::now() + RETURN_TIME;
+        self.no_rebalance_before = returned.min(self.rebalanced + REBALANCE_PERIOD_MAX);
+        self.next_rebalance = self.no_rebalance_before;
     }
 
     async fn rebalance(&mut self) {
@@ -226,7 +245,10 @@ impl Coordinator {
                 }
             };
         }
+        // Routes may name new ones.
+        self.tell_others();
         self.rebalanced = Instant::now();
+        self.no_rebalance_before = self.rebalanced + REBALANCE_PAUSE;
         let pause = if is_complete { REBALANCE_PERIOD } else { REBALANCE_PAUSE };
         self.next_rebalance = self.rebalanced + pause;
     }
@@ -287,17 +309,27 @@ impl Coordinator {
 
     /// Tells all known brokers of the member.
     fn tell_all(&mut self) {
-        self.told.clear();
-        self.tell_others();
+        let known = self.known();
+        self.told.retain(|addr| known.contains(addr));
+        self.lost.retain(|addr| known.contains(addr));
+        self.tell(known);
         self.next_heartbeat = Instant::now() + HEARTBEAT_PERIOD;
     }
 
-    /// Tells those known brokers of the member that are not told yet; one that is gone delays no
-    /// other.
+    /// Tells those known brokers of the member that are not told yet.
     fn tell_others(&mut self) {
+        let mut others = self.known();
+        others.retain(|addr| !self.told.contains(addr));
+        self.tell(others);
+    }
+
+    fn known(&self) -> BTreeSet<Arc<str>> {
+        self.member.client.brokers().into_values().collect()
+    }
+
+    /// In the background: one that is gone delays nothing.
+    fn tell(&mut self, addrs: BTreeSet<Arc<str>>) {
         let member = &self.member;
-        let known: BTreeSet<Arc<str>> = member.client.brokers().into_values().collect();
-        self.told.retain(|addr| known.contains(addr));
         let data = Arc::new(HeartbeatData {
             client_id: member.client.id(),
             consumer_data_set: vec![ConsumerData {
@@ -310,8 +342,9 @@ impl Coordinator {
             }],
             ..HeartbeatData::default()
         });
-        for addr in known {
-            if self.told.contains(&addr) || !self.being_told.insert(Arc::clone(&addr)) {
+        for addr in addrs {
+            self.last_telling = Instant::now();
+            if !self.being_told.insert(Arc::clone(&addr)) {
                 continue;
             }
             let (client, data) = (member.client.clone(), Arc::clone(&data));
@@ -324,21 +357,27 @@ impl Coordinator {
     }
 
     fn note_told(&mut self, told: Result<Told, JoinError>) {
-        let has_told = match told {
-            Ok((addr, Ok(()))) => self.being_told.remove(&addr) && self.told.insert(addr),
+        let now = Instant::now();
+        match told {
+            Ok((addr, Ok(()))) if self.being_told.remove(&addr) => {
+                if self.lost.remove(&addr) {
+                    self.let_others_return();
+                } else if !self.told.contains(&addr) {
+                    self.rebalance_soon();
+                }
+                self.told.insert(addr);
+                return;
+            }
+            // Lost meanwhile.
+            Ok((_, Ok(()))) => {}
             Ok((addr, Err(error))) => {
                 tracing::warn!(group = %self.member.group, %addr, %error, "no heartbeat");
                 self.being_told.remove(&addr);
-                false
+                self.told.remove(&addr);
             }
-            Err(error) => {
-                tracing::error!(%error, "a heartbeat failed");
-                false
-            }
-        };
-        if !has_told {
-            self.next_telling = self.next_telling.min(Instant::now() + HEARTBEAT_PAUSE);
+            Err(error) => tracing::error!(%error, "a heartbeat failed"),
         }
+        self.next_telling = self.next_telling.min(now + HEARTBEAT_PAUSE);
     }
 
     /// Has the queues commit and the handler finish, and then tells the brokers.
@@ -348,8 +387,7 @@ impl Coordinator {
         }
         while self.readers.join_next().await.is_some() {}
         let mut calls = JoinSet::new();
-        let addrs: BTreeSet<Arc<str>> = self.member.client.brokers().into_values().collect();
-        for addr in addrs {
+        for addr in self.known() {
             calls.spawn(unregister(Arc::clone(&self.member), addr));
         }
         while calls.join_next().await.is_some() {}

@@ -63,6 +63,8 @@ pub struct State {
     pub deaf_to: BTreeSet<i32>,
     /// The connection ends at a request of this code.
     pub hangs_up_at: Option<i32>,
+    /// The connection ends after a request of this code is answered.
+    pub hangs_up_after: Option<i32>,
 }
 
 impl Broker {
@@ -413,6 +415,10 @@ impl Session for Door {
             && !header.is_oneway()
         {
             write(output, header.opaque, code, fields, &body);
+        }
+        let broker = self.broker.as_ref();
+        if broker.is_some_and(|it| it.state.lock().hangs_up_after == Some(header.code)) {
+            self.outbox.close();
         }
         self.world.touch();
         Ok(())

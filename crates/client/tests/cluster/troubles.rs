@@ -245,13 +245,48 @@ async fn a_broker_that_restarts_knows_all_members_at_once_and_each_keeps_its_que
         let before = begun();
         for outbox in world.broker(name).forget() {
             outbox.close();
-            sleep(SECOND / 10).await;
+            sleep(SECOND).await;
         }
         assert_eq!(world.broker(name).state.lock().members["G"].len(), 3, "{name}");
         sleep(10 * SECOND).await;
         assert_eq!(begun(), before, "{name}: nobody took a queue of another");
     }
     drop(members);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_is_new_in_the_route_is_told_of_the_member_at_once() {
+    let world = World::new(&["a", "b"], 1);
+    world.unknown.lock().insert("b");
+    let seen = Seen::new(&world);
+    let consumer = consumer(builder(&world, "m"), &seen, Outcome::Done).await;
+    sleep(7 * SECOND).await;
+    world.unknown.lock().remove("b");
+    world.until("its queue is read", |world| 0 < world.broker("b").count_asked(11)).await;
+    sleep(SECOND / 10).await;
+    assert_eq!(world.broker("b").state.lock().members["G"].len(), 1);
+    drop(consumer);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_hangs_up_after_each_heartbeat_stops_neither_us_nor_itself() {
+    let world = World::new(&["a", "b"], 2);
+    let seen = Seen::new(&world);
+    world.broker("b").state.lock().hangs_up_after = Some(34);
+    let first = consumer(builder(&world, "m1"), &seen, Outcome::Done).await;
+    let second = consumer(builder(&world, "m2"), &seen, Outcome::Done).await;
+    sleep(20 * SECOND).await;
+    let heartbeats = world.broker("b").count_asked(34);
+    assert!((20..=100).contains(&heartbeats), "{heartbeats}");
+    put(&world, 0, 0..1);
+    put(&world, 1, 1..2);
+    seen.until(2).await;
+    first.shutdown().await;
+    let left = Instant::now();
+    let taken = |world: &World| 4 <= world.broker("a").count_asked(14);
+    world.until("the second takes the queues of the first", taken).await;
+    assert!(left.elapsed() < 32 * SECOND, "{:?}", left.elapsed());
+    second.shutdown().await;
 }
 
 #[tokio::test(start_paused = true)]
