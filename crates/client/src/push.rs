@@ -1,9 +1,9 @@
 //! Reads topics as a member of a group: takes its share of the queues, calls the handler with what
 //! they hold, and keeps the group's offsets.
 //!
-//! One task, the [`coordinator`], owns what the member is: its share of the queues, and who knows of
-//! it. Each [`queue`] has a task that owns its lock and its offset, and two that [read](reader) it:
-//! one pulls, one hands to the handler.
+//! One task, the [`coordinator`], owns what the member is: its share of the queues, and who knows
+//! of it. Each [`queue`] has a task that owns its lock and its offset, and two that [read](reader)
+//! it: one pulls, one hands to the handler.
 
 mod coordinator;
 mod inbox;
@@ -166,7 +166,8 @@ impl PushConsumerBuilder {
         self
     }
 
-    /// Joins the group and calls `handler` from then on. A client can be only one member of a group.
+    /// Joins the group and calls `handler` from then on. A client can be one member only of a
+    /// group.
     pub async fn start<F, T>(self, handler: F) -> Result<PushConsumer, Error>
     where
         F: Fn(Vec<ReceivedMessage>) -> T + Send + Sync + 'static,

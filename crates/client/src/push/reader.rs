@@ -167,7 +167,7 @@ impl Reader {
     }
 }
 
-/// Pulls until the queue stops, or the broker does not have the offset: then gives where to read on.
+/// Pulls until the queue stops, or the broker does not have the offset: then gives where to go on.
 async fn pull_often(
     reader: Arc<Reader>,
     pulled: mpsc::Sender<Vec<ReceivedMessage>>,
