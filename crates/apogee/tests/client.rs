@@ -9,8 +9,11 @@ use std::future::ready;
 use std::time::Duration;
 
 use apogee_client::{
-    Client, Message, Options, Outcome, Producer, PushConsumer, ReceivedMessage, StartFrom,
+    Client, Message, Options, Outcome, Producer, PullConsumer, PushConsumer, ReceivedMessage,
+    StartFrom,
 };
+use apogee_wire::remoting::requests::ResetOffset;
+use bytes::Bytes;
 use server::Server;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
@@ -187,6 +190,57 @@ async fn a_delayed_message_comes_after_later_ones_and_not_before_its_time() {
     assert_eq!(&next(&mut seen).await.body[..], b"later");
     assert!(Duration::from_millis(4500) < sent.elapsed(), "after {:?}", sent.elapsed());
     consumer.shutdown().await;
+    client.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn an_operator_skips_a_message_that_always_fails() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), 23_381, "");
+    let (client, topic) = topic(&server, 1).await;
+    let producer = producer(&client).await;
+    producer.send(Message::new(&topic, "fails")).await.unwrap();
+    producer.send(Message::new(&topic, "waits")).await.unwrap();
+    let (tell, mut seen) = mpsc::channel(64);
+    let handler = move |messages: Vec<ReceivedMessage>| {
+        let fails = messages[0].body == "fails";
+        for message in messages {
+            tell.try_send(message).unwrap();
+        }
+        ready(if fails { Outcome::Retry } else { Outcome::Done })
+    };
+    let consumer = PushConsumer::builder("", "G")
+        .client(client.clone())
+        .subscribe(&topic, "*")
+        .start_from(StartFrom::Earliest)
+        .ordered()
+        .start(handler)
+        .await
+        .unwrap();
+    assert_eq!(next(&mut seen).await.body, "fails");
+    assert_eq!(next(&mut seen).await.body, "fails");
+    let request = ResetOffset {
+        topic: topic.clone(),
+        group: "G".to_owned(),
+        timestamp_ms: -1,
+        is_force: true,
+        queue_id: -1,
+        offset: None,
+    };
+    let broker = client.brokers().into_values().next().unwrap();
+    client.call::<ResetOffset>(&broker, &request, Bytes::new()).await.unwrap();
+    producer.send(Message::new(&topic, "goes on")).await.unwrap();
+    loop {
+        let message = next(&mut seen).await;
+        if message.body == "goes on" {
+            break;
+        }
+        assert_eq!(message.body, "fails");
+    }
+    consumer.shutdown().await;
+    let reader = PullConsumer::with(client.clone(), "G").unwrap();
+    let queue = reader.queues(&topic).await.unwrap().remove(0);
+    assert_eq!(reader.committed(&queue).await.unwrap(), Some(3));
     client.close().await;
 }
 

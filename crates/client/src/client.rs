@@ -84,6 +84,8 @@ struct Shared {
     chance: Mutex<fastrand::Rng>,
     id: OnceLock<Arc<str>>,
     unique_keys: OnceLock<UniqueKeys>,
+    /// Groups of which this client is a member.
+    groups: Mutex<BTreeSet<String>>,
     /// Keeps the routes fresh; ends with the last clone.
     refresher: OnceLock<JoinHandle<()>>,
 }
@@ -119,6 +121,7 @@ impl Client {
             chance: Mutex::new(chance),
             id,
             unique_keys: OnceLock::new(),
+            groups: Mutex::default(),
             refresher: OnceLock::new(),
         });
         let doubts = Arc::clone(&shared.doubts);
@@ -380,6 +383,15 @@ impl Client {
         self.shared.unique_keys.get_or_init(make).next(self.now_ms())
     }
 
+    /// Makes the client a member of a group, of which it can be one only: brokers tell members
+    /// apart by the client's id.
+    pub(crate) fn join(&self, group: &str) -> Result<Membership, Error> {
+        if !self.shared.groups.lock().insert(group.to_owned()) {
+            return Err(Error::Member { group: group.to_owned() });
+        }
+        Ok(Membership { client: self.clone(), group: group.to_owned() })
+    }
+
     /// Tells `listener` every notice for as long as it lives.
     pub(crate) fn listen(&self, listener: &Arc<Listener>) {
         self.shared.listeners.add(listener);
@@ -480,6 +492,18 @@ async fn refresh_often(client: Weak<Shared>, doubts: Arc<Doubts>) {
             drop(client);
             sleep(DOUBT_PAUSE).await;
         }
+    }
+}
+
+/// That a client is a member of a group; as long as it lives.
+pub(crate) struct Membership {
+    client: Client,
+    group: String,
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        self.client.shared.groups.lock().remove(&self.group);
     }
 }
 

@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::Error;
-use crate::notices::Listeners;
+use crate::notices::{Listeners, Notice};
 
 /// Answers that one connection may owe us; upstream's bound for asynchronous calls.
 const CALLS_MAX: usize = 65_535;
@@ -357,7 +357,7 @@ impl Session for ClientSession {
         if !header.is_response() {
             let request =
                 PeerRequest { code: header.code, fields: &header.fields, body: frame.body };
-            self.listeners.tell(&request);
+            self.listeners.pass_on(&request);
             if !header.is_oneway() {
                 refuse(&header, frame.encoding, output);
             }
@@ -557,11 +557,13 @@ impl Connections {
         while table.pumps.try_join_next().is_some() {}
         table.pumps.spawn(async move {
             let (waiting, index) = (Arc::clone(&calls), Vec::new());
-            let mut session = ClientSession { calls: waiting, heard, listeners, index };
+            let mut session =
+                ClientSession { calls: waiting, heard, listeners: Arc::clone(&listeners), index };
             let _ended = End(calls);
             let lane = Lane::default();
             let closed = pump(stream, &mut session, &outbox, &admission, &lane, IDLE).await;
             tracing::debug!(%addr, %closed, "connection ended");
+            listeners.tell(&Notice::ConnectionLost { addr });
         });
         Ok(connection)
     }

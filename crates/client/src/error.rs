@@ -25,6 +25,8 @@ pub enum Error {
     Batch(&'static str),
     #[error("`{0}` is no message id of a broker (32 or 56 hex digits)")]
     MessageId(String),
+    #[error("this client has a consumer of the group `{group}` already")]
+    Member { group: String },
     #[error("no name server is configured")]
     NoNameServer,
     #[error("no broker serves the topic `{topic}`; create it or enable autoCreateTopicEnable")]

@@ -12,13 +12,15 @@ use parking_lot::Mutex;
 
 use crate::connection::PeerRequest;
 
-/// What a broker tells a client unasked.
+/// What a client learns unasked.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Notice {
     /// Members joined or left this group, or subscribed to other topics.
     MembersChanged { group: String },
     /// An operator wants the group to go on from here.
     OffsetsReset { group: String, topic: String, offsets: BTreeMap<MessageQueue, i64> },
+    /// The connection to this peer ended: it no longer knows of us.
+    ConnectionLost { addr: Arc<str> },
 }
 
 impl Notice {
@@ -55,14 +57,17 @@ impl Listeners {
         listeners.push(Arc::downgrade(listener));
     }
 
-    pub fn tell(&self, request: &PeerRequest<'_>) {
-        let Some(notice) = Notice::read(request) else {
-            tracing::debug!(code = request.code, "a request that this client does not know");
-            return;
-        };
+    pub fn pass_on(&self, request: &PeerRequest<'_>) {
+        match Notice::read(request) {
+            Some(notice) => self.tell(&notice),
+            None => tracing::debug!(code = request.code, "a request that this client knows not"),
+        }
+    }
+
+    pub fn tell(&self, notice: &Notice) {
         let listeners: Vec<_> = self.0.lock().iter().filter_map(Weak::upgrade).collect();
         for listener in listeners {
-            listener(&notice);
+            listener(notice);
         }
     }
 }

@@ -1,13 +1,17 @@
 //! Reads topics as a member of a group: takes its share of the queues, calls the handler with what
 //! they hold, and keeps the group's offsets.
 //!
-//! One task, the [`coordinator`], owns what the member is: its queues, its timers and its notices.
-//! Each [`queue`] has two tasks: one pulls, one hands to the handler.
+//! One task, the [`coordinator`], owns what the member is: its share of the queues, and who knows
+//! of it. Each [`queue`] has a task that owns its lock and its offset, and two that [read](reader)
+//! it: one pulls, one hands to the handler.
 
 mod coordinator;
+mod inbox;
 mod offsets;
 mod queue;
+mod reader;
 mod rebalance;
+mod send_back;
 mod window;
 
 use std::collections::BTreeMap;
@@ -21,6 +25,7 @@ use apogee_types::{Millis, tags};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
+use crate::client::Membership;
 use crate::message::ReceivedMessage;
 use crate::pull::subscription;
 use crate::{Client, Error, Options};
@@ -161,7 +166,8 @@ impl PushConsumerBuilder {
         self
     }
 
-    /// Joins the group and calls `handler` from then on.
+    /// Joins the group and calls `handler` from then on. A client can be one member only of a
+    /// group.
     pub async fn start<F, T>(self, handler: F) -> Result<PushConsumer, Error>
     where
         F: Fn(Vec<ReceivedMessage>) -> T + Send + Sync + 'static,
@@ -170,6 +176,7 @@ impl PushConsumerBuilder {
         names::check_group(&self.group)?;
         let owns_client = self.client.is_none();
         let client = self.client.unwrap_or_else(|| Client::new(self.options));
+        let membership = client.join(&self.group)?;
         let subscriptions =
             all_subscriptions(&self.group, &self.subscriptions, &self.settings, client.now_ms())?;
         let member = Arc::new(Member {
@@ -183,7 +190,7 @@ impl PushConsumerBuilder {
         let (stop, stopped) = watch::channel(false);
         let coordinator = Coordinator::join(member, stopped).await?;
         let coordinator = tokio::spawn(coordinator.run());
-        Ok(PushConsumer { client, owns_client, stop, coordinator })
+        Ok(PushConsumer { client, owns_client, stop, coordinator, _membership: membership })
     }
 }
 
@@ -222,6 +229,11 @@ impl Member {
         self.settings.model == MessageModel::Clustering
     }
 
+    /// Reads a queue only while it holds its lock on the broker.
+    fn is_locking(&self) -> bool {
+        self.settings.is_ordered && self.is_clustering()
+    }
+
     fn consume_from(&self) -> ConsumeFromWhere {
         match self.settings.start_from {
             StartFrom::Earliest => ConsumeFromWhere::FirstOffset,
@@ -242,6 +254,7 @@ pub struct PushConsumer {
     owns_client: bool,
     stop: watch::Sender<bool>,
     coordinator: JoinHandle<()>,
+    _membership: Membership,
 }
 
 impl PushConsumer {

@@ -1,4 +1,4 @@
-//! The task that owns a member of a group: its share of the queues, its timers, its notices.
+//! The task that owns a member of a group: its share of the queues, and which brokers know of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,68 +9,100 @@ use apogee_types::route::MessageQueue;
 use apogee_types::subscription::{ConsumeType, SubscriptionData};
 use apogee_wire::remoting::bodies::{
     CheckClientRequestBody, ConsumerData, GetConsumerListByGroupResponseBody, HeartbeatData,
-    LockBatchRequestBody, LockBatchResponseBody,
 };
 use apogee_wire::remoting::requests::{
-    CheckClientConfig, GetConsumerListByGroup, LockBatchMq, UnlockBatchMq, UnregisterClient,
-    UpdateConsumerOffset,
+    CheckClientConfig, GetConsumerListByGroup, UnregisterClient,
 };
 use bytes::Bytes;
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinError, JoinSet};
+use tokio::time::{Instant, sleep_until};
 
-use super::queue::Queue;
-use super::{Member, offsets, rebalance, spread};
+use super::inbox::{Inbox, News};
+use super::queue::{self, End};
+use super::{Member, rebalance, spread};
+use crate::Error;
 use crate::notices::{Listener, Notice};
 use crate::producer::HEARTBEAT_PERIOD;
 use crate::routes::Route;
-use crate::{Client, Error};
 
 /// Upstream's `rocketmq.client.rebalance.waitInterval`.
 const REBALANCE_PERIOD: Duration = Duration::from_secs(20);
 /// Upstream's `minInterval`: while something is missing, and between notices.
 const REBALANCE_PAUSE: Duration = Duration::from_secs(1);
-/// Upstream's `persistConsumerOffsetInterval`.
-const COMMIT_PERIOD: Duration = Duration::from_secs(5);
-/// Upstream's `rebalanceLockInterval`.
-const LOCK_PERIOD: Duration = Duration::from_secs(20);
-/// Half of what the broker gives, so that ours ends first; upstream's `rebalanceLockMaxLiveTime`.
-const LEASE: Duration = Duration::from_secs(30);
-/// Notices that may wait. A change of members that is lost in a full queue is no loss: those that
-/// wait say the same.
-const NOTICES_MAX: usize = 64;
+/// Between heartbeats to a broker that did not take one, or hung up.
+const HEARTBEAT_PAUSE: Duration = Duration::from_secs(1);
+/// What other members may take to come back to a broker that restarted: a pause between dials and
+/// one between heartbeats. Who asks it for them earlier may be alone, and would take their queues.
+const RETURN_TIME: Duration = Duration::from_secs(4);
+/// Whatever brokers come back and go.
+const REBALANCE_PERIOD_MAX: Duration = Duration::from_secs(30);
 
 pub(super) struct Coordinator {
     member: Arc<Member>,
     stopped: watch::Receiver<bool>,
-    notices: mpsc::Receiver<Notice>,
+    inbox: Arc<Inbox>,
     _listener: Arc<Listener>,
-    queues: BTreeMap<MessageQueue, Queue>,
-    /// Queues that are no longer ours, but whose last messages the handler still has.
-    retired: BTreeSet<MessageQueue>,
-    retiring: JoinSet<MessageQueue>,
+    queues: BTreeMap<MessageQueue, Handle>,
+    /// What reads the queues, those as well whose last messages the handler still has.
+    readers: JoinSet<Stopped>,
+    /// Broadcasting: where to read on in queues that have left the route.
+    places: BTreeMap<MessageQueue, i64>,
+    /// Brokers that know of us, for they took a heartbeat over the connection that lasts.
+    told: BTreeSet<Arc<str>>,
+    /// Brokers that knew of us and do no longer.
+    lost: BTreeSet<Arc<str>>,
+    /// Brokers that have not answered a heartbeat yet.
+    being_told: BTreeSet<Arc<str>>,
+    heartbeats: JoinSet<Told>,
+    last_telling: Instant,
     rebalanced: Instant,
     next_rebalance: Instant,
+    /// However soon it is wanted.
+    no_rebalance_before: Instant,
+    /// To all.
+    next_heartbeat: Instant,
+    /// To those who are not told.
+    next_telling: Instant,
+}
+
+/// A queue that was read, and where to read on if only we know that.
+type Stopped = (MessageQueue, Option<i64>);
+
+/// A broker that had a heartbeat, and what came of it.
+type Told = (Arc<str>, Result<(), Error>);
+
+/// A queue that we read, or have just given up.
+struct Handle {
+    end: watch::Sender<Option<End>>,
+    task: AbortHandle,
+    is_ours: bool,
+}
+
+impl Handle {
+    /// Ends the reading for good.
+    fn end(&mut self, end: End) {
+        self.is_ours = false;
+        self.end.send_replace(Some(end));
+    }
 }
 
 /// What the coordinator does next.
 enum Duty {
-    Notice(Notice),
+    Read(News),
+    NoteStopped(Result<Stopped, JoinError>),
+    NoteTold(Result<Told, JoinError>),
     Rebalance,
-    Heartbeat,
-    Commit,
-    Lock,
-    Retired(MessageQueue),
+    TellAll,
+    TellOthers,
 }
 
 impl Coordinator {
     /// Finds the brokers and tells them of the member.
     pub async fn join(member: Arc<Member>, stopped: watch::Receiver<bool>) -> Result<Self, Error> {
-        let (sender, notices) = mpsc::channel(NOTICES_MAX);
-        let listener: Arc<Listener> = Arc::new(move |notice: &Notice| {
-            let _ = sender.try_send(notice.clone());
-        });
+        let inbox = Arc::<Inbox>::default();
+        let (put, group) = (Arc::clone(&inbox), Arc::clone(&member.group));
+        let listener: Arc<Listener> = Arc::new(move |notice: &Notice| put.put(notice, &group));
         member.client.listen(&listener);
         for (topic, subscription) in &member.subscriptions {
             match member.client.route(topic).await {
@@ -80,29 +112,37 @@ impl Coordinator {
             }
         }
         let now = Instant::now();
-        let coordinator = Self {
+        let mut coordinator = Self {
             member,
             stopped,
-            notices,
+            inbox,
             _listener: listener,
             queues: BTreeMap::new(),
-            retired: BTreeSet::new(),
-            retiring: JoinSet::new(),
+            readers: JoinSet::new(),
+            places: BTreeMap::new(),
+            told: BTreeSet::new(),
+            lost: BTreeSet::new(),
+            being_told: BTreeSet::new(),
+            heartbeats: JoinSet::new(),
+            last_telling: now,
             rebalanced: now,
             next_rebalance: now,
+            no_rebalance_before: now,
+            next_heartbeat: now,
+            next_telling: now,
         };
-        coordinator.heartbeat().await;
+        coordinator.tell_all();
+        while let Some(told) = coordinator.heartbeats.join_next().await {
+            coordinator.note_told(told);
+        }
         Ok(coordinator)
     }
 
     pub async fn run(mut self) {
         let mut stopped = self.stopped.clone();
         let work = async {
-            let mut heartbeat = every(HEARTBEAT_PERIOD);
-            let mut commit = every(COMMIT_PERIOD);
-            let mut lock = every(LOCK_PERIOD);
             loop {
-                let duty = self.next_duty(&mut heartbeat, &mut commit, &mut lock).await;
+                let duty = self.next_duty().await;
                 self.fulfil(duty).await;
             }
         };
@@ -114,165 +154,183 @@ impl Coordinator {
         self.leave().await;
     }
 
-    async fn next_duty(
-        &mut self,
-        heartbeat: &mut Interval,
-        commit: &mut Interval,
-        lock: &mut Interval,
-    ) -> Duty {
+    async fn next_duty(&mut self) -> Duty {
         tokio::select! {
             biased;
-            Some(notice) = self.notices.recv() => Duty::Notice(notice),
-            Some(Ok(queue)) = self.retiring.join_next() => Duty::Retired(queue),
+            news = self.inbox.take() => Duty::Read(news),
+            Some(stopped) = self.readers.join_next() => Duty::NoteStopped(stopped),
+            Some(told) = self.heartbeats.join_next() => Duty::NoteTold(told),
             () = sleep_until(self.next_rebalance) => Duty::Rebalance,
-            _ = heartbeat.tick() => Duty::Heartbeat,
-            _ = commit.tick() => Duty::Commit,
-            _ = lock.tick() => Duty::Lock,
+            () = sleep_until(self.next_heartbeat) => Duty::TellAll,
+            () = sleep_until(self.next_telling) => Duty::TellOthers,
         }
     }
 
     async fn fulfil(&mut self, duty: Duty) {
         match duty {
-            Duty::Notice(notice) => self.take_notice(notice).await,
+            Duty::Read(news) => self.read(news),
+            Duty::NoteStopped(stopped) => self.note_stopped(stopped),
+            Duty::NoteTold(told) => self.note_told(told),
             Duty::Rebalance => self.rebalance().await,
-            Duty::Heartbeat => self.heartbeat().await,
-            Duty::Commit => self.commit().await,
-            Duty::Lock => self.renew_locks().await,
-            Duty::Retired(queue) => {
-                self.retired.remove(&queue);
-                self.rebalance_soon();
-            }
+            Duty::TellAll => self.tell_all(),
+            Duty::TellOthers => self.tell_others(),
         }
     }
 
-    async fn take_notice(&mut self, notice: Notice) {
-        match notice {
-            Notice::MembersChanged { group } if *group == *self.member.group => {
-                self.rebalance_soon();
+    fn read(&mut self, news: News) {
+        for (queue, offset) in news.resets {
+            if let Some(handle) = self.queues.get(&queue).filter(|handle| handle.is_ours) {
+                handle.end.send_replace(Some(End::Moved(offset)));
             }
-            Notice::OffsetsReset { group, offsets, .. } if *group == *self.member.group => {
-                self.reset_offsets(offsets).await;
-            }
-            _ => {}
         }
+        for addr in news.lost {
+            let is_told = self.told.remove(&addr);
+            if self.being_told.remove(&addr) || is_told {
+                self.lost.insert(addr);
+                self.next_telling = self.next_telling.min(self.last_telling + HEARTBEAT_PAUSE);
+                self.let_others_return();
+            }
+        }
+        if news.has_new_members {
+            self.rebalance_soon();
+        }
+    }
+
+    fn note_stopped(&mut self, stopped: Result<Stopped, JoinError>) {
+        match stopped {
+            Ok((queue, Some(place))) if !self.member.is_clustering() => {
+                self.places.insert(queue, place);
+            }
+            Ok(_) => {}
+            Err(error) => tracing::error!(%error, "the task of a queue failed"),
+        }
+        self.queues.retain(|_, handle| !handle.task.is_finished());
+        self.rebalance_soon();
     }
 
     /// Rebalances at once, but not twice within a second.
     fn rebalance_soon(&mut self) {
-        self.next_rebalance = self.next_rebalance.min(self.rebalanced + REBALANCE_PAUSE);
+        self.next_rebalance = self.next_rebalance.min(self.no_rebalance_before);
+    }
+
+    /// Rebalances when the other members know of the broker as well that has just gone or come.
+    fn let_others_return(&mut self) {
+        let returned = Instant::now() + RETURN_TIME;
+        self.no_rebalance_before = returned.min(self.rebalanced + REBALANCE_PERIOD_MAX);
+        self.next_rebalance = self.no_rebalance_before;
     }
 
     async fn rebalance(&mut self) {
         let mut is_complete = true;
         let topics: Vec<Arc<str>> = self.member.subscriptions.keys().cloned().collect();
         for topic in topics {
-            let adopted = match self.share(&topic).await {
-                Ok(Some(share)) => self.adopt(&topic, share).await,
-                Ok(None) => Ok(false),
-                // The broker makes the retry topic when it hears of the group.
-                Err(Error::NoRoute { .. }) => Ok(Member::is_retry_topic(&topic)),
-                Err(error) => Err(error),
+            is_complete &= match self.share(&topic).await {
+                Ok(Some(share)) => {
+                    self.adopt(&topic, share);
+                    true
+                }
+                Ok(None) => false,
+                Err(error) => {
+                    let is_gone = matches!(error, Error::NoRoute { .. });
+                    if is_gone {
+                        self.forget(&topic);
+                    }
+                    // The broker makes the retry topic when it hears of the group.
+                    let is_expected = is_gone && Member::is_retry_topic(&topic);
+                    if !is_expected {
+                        tracing::warn!(group = %self.member.group, %topic, %error,
+                            "not rebalanced");
+                    }
+                    is_expected
+                }
             };
-            is_complete &= adopted.unwrap_or_else(|error| {
-                tracing::warn!(group = %self.member.group, %topic, %error, "not rebalanced");
-                false
-            });
         }
+        // Routes may name new ones.
+        self.tell_others();
         self.rebalanced = Instant::now();
+        self.no_rebalance_before = self.rebalanced + REBALANCE_PAUSE;
         let pause = if is_complete { REBALANCE_PERIOD } else { REBALANCE_PAUSE };
         self.next_rebalance = self.rebalanced + pause;
     }
 
     /// Our queues of a topic; `None` if the brokers do not know us yet.
-    async fn share(&self, topic: &str) -> Result<Option<Vec<MessageQueue>>, Error> {
+    async fn share(&mut self, topic: &str) -> Result<Option<Vec<MessageQueue>>, Error> {
         let route = self.member.client.route(topic).await?;
         let queues = route.read_queues();
         if !self.member.is_clustering() {
             return Ok(Some(queues));
         }
-        let members = members(&self.member, &route).await?;
-        let share = rebalance::share(queues, members, &self.member.client.id());
-        if share.is_none() {
-            self.heartbeat().await;
+        let members = members(&self.member, &route).await;
+        // One that knows no member at all refuses.
+        let is_refused = members.as_ref().is_err_and(|error| error.code().is_some());
+        let me = self.member.client.id();
+        let share = members.map(|members| rebalance::share(queues, members, &me));
+        if is_refused || matches!(share, Ok(None)) {
+            self.tell_all();
         }
-        Ok(share)
+        share
     }
 
     /// Gives up the queues of the topic that are not in `share` and begins those that are new.
-    /// `false` if some could not be begun yet.
-    async fn adopt(&mut self, topic: &str, share: Vec<MessageQueue>) -> Result<bool, Error> {
+    fn adopt(&mut self, topic: &str, share: Vec<MessageQueue>) {
         let share: BTreeSet<MessageQueue> = share.into_iter().collect();
-        let lost: Vec<MessageQueue> = self
-            .queues
-            .keys()
-            .filter(|queue| &*queue.topic == topic && !share.contains(queue))
-            .cloned()
-            .collect();
-        for queue in lost {
-            self.retire(queue, LastOffset::Commit).await;
-        }
-        let new: Vec<MessageQueue> =
-            share.into_iter().filter(|queue| !self.queues.contains_key(queue)).collect();
-        let wanted = new.len();
-        let free = new.into_iter().filter(|queue| !self.retired.contains(queue)).collect();
-        let mut begun = 0;
-        for queue in self.lock(free).await? {
-            let leased_until = Instant::now() + LEASE;
-            let first = offsets::first(&self.member, &queue).await?;
-            tracing::info!(group = %self.member.group, %topic, broker = %queue.broker_name,
-                queue_id = queue.queue_id, offset = first.0, "reads a queue");
-            let started = Queue::start(&self.member, &queue, first, leased_until);
-            self.queues.insert(queue, started);
-            begun += 1;
-        }
-        Ok(begun == wanted)
-    }
-
-    /// Stops reading a queue. What the handler has, it finishes in the background.
-    async fn retire(&mut self, queue: MessageQueue, last_offset: LastOffset) {
-        let Some(mut reading) = self.queues.remove(&queue) else { return };
-        tracing::info!(group = %self.member.group, topic = %queue.topic,
-            broker = %queue.broker_name, queue_id = queue.queue_id, "gives up a queue");
-        reading.stop();
-        let member = Arc::clone(&self.member);
-        let is_locked = member.settings.is_ordered && member.is_clustering();
-        let commits = last_offset == LastOffset::Commit && member.is_clustering();
-        if commits && !is_locked {
-            // At once: the next reader begins here, and must not be set back later.
-            commit_last(&member, &queue, &reading).await;
-        }
-        self.retired.insert(queue.clone());
-        self.retiring.spawn(async move {
-            reading.stopped().await;
-            if is_locked {
-                // The next reader waits for the lock, so the very last offset counts.
-                if commits {
-                    commit_last(&member, &queue, &reading).await;
-                }
-                unlock(&member, vec![queue.clone()]).await;
+        for (queue, handle) in &mut self.queues {
+            if &*queue.topic == topic && handle.is_ours && !share.contains(queue) {
+                tracing::info!(group = %self.member.group, %topic, broker = %queue.broker_name,
+                    queue_id = queue.queue_id, "gives up a queue");
+                handle.end(End::GivenUp);
             }
-            queue
-        });
-    }
-
-    async fn reset_offsets(&mut self, offsets: BTreeMap<MessageQueue, i64>) {
-        for (queue, offset) in offsets {
-            if !self.queues.contains_key(&queue) {
+        }
+        for queue in share {
+            // One that we had just given up begins again once the handler is done with the old.
+            if self.queues.contains_key(&queue) {
                 continue;
             }
-            self.retire(queue.clone(), LastOffset::Forget).await;
-            let group = &self.member.group;
-            if let Err(error) = self.member.client.commit_offset(group, &queue, offset).await {
-                tracing::warn!(%group, topic = %queue.topic, offset, %error, "not reset");
+            let (end, ended) = watch::channel(None);
+            let (member, place) = (Arc::clone(&self.member), self.places.remove(&queue));
+            let reading = queue.clone();
+            let task = self.readers.spawn(async move {
+                let place = queue::read(member, reading.clone(), place, ended).await;
+                (reading, place)
+            });
+            self.queues.insert(queue, Handle { end, task, is_ours: true });
+        }
+    }
+
+    /// Stops reading a topic that is gone: one that is made anew begins at its first message. The
+    /// route was missing for more than half a minute before.
+    fn forget(&mut self, topic: &str) {
+        for (queue, handle) in &mut self.queues {
+            if &*queue.topic == topic && handle.is_ours {
+                handle.end(End::Forgotten);
             }
         }
-        self.rebalance_soon();
     }
 
     /// Tells all known brokers of the member.
-    async fn heartbeat(&self) {
+    fn tell_all(&mut self) {
+        let known = self.known();
+        self.told.retain(|addr| known.contains(addr));
+        self.lost.retain(|addr| known.contains(addr));
+        self.tell(known);
+        self.next_heartbeat = Instant::now() + HEARTBEAT_PERIOD;
+    }
+
+    /// Tells those known brokers of the member that are not told yet.
+    fn tell_others(&mut self) {
+        let mut others = self.known();
+        others.retain(|addr| !self.told.contains(addr));
+        self.tell(others);
+    }
+
+    fn known(&self) -> BTreeSet<Arc<str>> {
+        self.member.client.brokers().into_values().collect()
+    }
+
+    /// In the background: one that is gone delays nothing.
+    fn tell(&mut self, addrs: BTreeSet<Arc<str>>) {
         let member = &self.member;
-        let data = HeartbeatData {
+        let data = Arc::new(HeartbeatData {
             client_id: member.client.id(),
             consumer_data_set: vec![ConsumerData {
                 consume_from_where: member.consume_from(),
@@ -283,116 +341,69 @@ impl Coordinator {
                 unit_mode: false,
             }],
             ..HeartbeatData::default()
-        };
-        for addr in member.client.brokers().values() {
-            if let Err(error) = member.client.heartbeat(addr, &data).await {
-                tracing::warn!(group = %member.group, %addr, %error, "no heartbeat");
-            }
-        }
-    }
-
-    /// Commits how far each queue is, where that is news.
-    async fn commit(&mut self) {
-        if !self.member.is_clustering() {
-            return;
-        }
-        for (queue, reading) in &mut self.queues {
-            let offset = reading.window.done_below();
-            if reading.committed == Some(offset) {
+        });
+        for addr in addrs {
+            self.last_telling = Instant::now();
+            if !self.being_told.insert(Arc::clone(&addr)) {
                 continue;
             }
-            match commit_oneway(&self.member, queue, offset).await {
-                Ok(()) => reading.committed = Some(offset),
-                Err(error) => {
-                    let group = &self.member.group;
-                    tracing::warn!(%group, topic = %queue.topic, offset, %error, "not committed");
+            let (client, data) = (member.client.clone(), Arc::clone(&data));
+            self.heartbeats.spawn(async move {
+                let told = client.heartbeat(&addr, &data).await;
+                (addr, told)
+            });
+        }
+        self.next_telling = Instant::now() + HEARTBEAT_PERIOD;
+    }
+
+    fn note_told(&mut self, told: Result<Told, JoinError>) {
+        let now = Instant::now();
+        match told {
+            Ok((addr, Ok(()))) if self.being_told.remove(&addr) => {
+                if self.lost.remove(&addr) {
+                    self.let_others_return();
+                } else if !self.told.contains(&addr) {
+                    self.rebalance_soon();
                 }
-            }
-        }
-    }
-
-    /// The queues of these that we may read: all, or in order those that we could lock.
-    async fn lock(&self, queues: Vec<MessageQueue>) -> Result<Vec<MessageQueue>, Error> {
-        if !self.member.settings.is_ordered || !self.member.is_clustering() {
-            return Ok(queues);
-        }
-        let mut locked = Vec::new();
-        for (addr, queues) in by_broker(&self.member.client, queues).await {
-            let body = json::write(&lock_body(&self.member, queues)).into();
-            let answer = self.member.client.call::<LockBatchMq>(&addr, &LockBatchMq {}, body).await;
-            locked.extend(answer?.json::<LockBatchResponseBody>()?.lock_ok_mq_set);
-        }
-        Ok(locked)
-    }
-
-    /// Holds the locks for another while. A queue that another has locked meanwhile is given up;
-    /// one whose broker does not answer is not read once the lease has ended.
-    async fn renew_locks(&mut self) {
-        let held: Vec<MessageQueue> = self.queues.keys().cloned().collect();
-        if held.is_empty() || !self.member.settings.is_ordered || !self.member.is_clustering() {
-            return;
-        }
-        let until = Instant::now() + LEASE;
-        let locked: BTreeSet<MessageQueue> = match self.lock(held.clone()).await {
-            Ok(locked) => locked.into_iter().collect(),
-            Err(error) => {
-                tracing::warn!(group = %self.member.group, %error, "locks are not renewed");
+                self.told.insert(addr);
                 return;
             }
-        };
-        for queue in held {
-            if locked.contains(&queue) {
-                self.queues[&queue].extend_lease(until);
-            } else {
-                tracing::warn!(group = %self.member.group, topic = %queue.topic,
-                    queue_id = queue.queue_id, "another holds the lock");
-                self.retire(queue, LastOffset::Forget).await;
+            // Lost meanwhile.
+            Ok((_, Ok(()))) => {}
+            Ok((addr, Err(error))) => {
+                tracing::warn!(group = %self.member.group, %addr, %error, "no heartbeat");
+                self.being_told.remove(&addr);
+                self.told.remove(&addr);
             }
+            Err(error) => tracing::error!(%error, "a heartbeat failed"),
         }
+        self.next_telling = self.next_telling.min(now + HEARTBEAT_PAUSE);
     }
 
-    /// Lets the handler finish, commits, unlocks, and tells the brokers.
+    /// Has the queues commit and the handler finish, and then tells the brokers.
     async fn leave(mut self) {
-        for reading in self.queues.values() {
-            reading.stop();
+        for handle in self.queues.values_mut().filter(|handle| handle.is_ours) {
+            handle.end(End::Leaving);
         }
-        let member = &self.member;
-        let is_locked = member.settings.is_ordered && member.is_clustering();
-        for (queue, reading) in &mut self.queues {
-            reading.stopped().await;
-            if member.is_clustering() {
-                commit_last(member, queue, reading).await;
-            }
+        while self.readers.join_next().await.is_some() {}
+        let mut calls = JoinSet::new();
+        for addr in self.known() {
+            calls.spawn(unregister(Arc::clone(&self.member), addr));
         }
-        while self.retiring.join_next().await.is_some() {}
-        if is_locked {
-            unlock(member, self.queues.keys().cloned().collect()).await;
-        }
-        let request = UnregisterClient {
-            client_id: member.client.id().to_string(),
-            producer_group: None,
-            consumer_group: Some(member.group.to_string()),
-        };
-        for addr in member.client.brokers().values() {
-            let left = member.client.call::<UnregisterClient>(addr, &request, Bytes::new()).await;
-            if let Err(error) = left {
-                tracing::debug!(group = %member.group, %addr, %error, "not unregistered");
-            }
-        }
+        while calls.join_next().await.is_some() {}
     }
 }
 
-/// Whether the offset that a queue has reached is to be kept.
-#[derive(Clone, Copy, PartialEq)]
-enum LastOffset {
-    Commit,
-    Forget,
-}
-
-fn every(period: Duration) -> Interval {
-    let mut ticks = interval_at(Instant::now() + period, period);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks
+async fn unregister(member: Arc<Member>, addr: Arc<str>) {
+    let request = UnregisterClient {
+        client_id: member.client.id().to_string(),
+        producer_group: None,
+        consumer_group: Some(member.group.to_string()),
+    };
+    let left = member.client.call::<UnregisterClient>(&addr, &request, Bytes::new()).await;
+    if let Err(error) = left {
+        tracing::debug!(group = %member.group, %addr, %error, "not unregistered");
+    }
 }
 
 /// Has a broker check an expression of SQL, so that a mistake in it shows at the start.
@@ -436,60 +447,4 @@ async fn members(member: &Member, route: &Route) -> Result<Vec<Arc<str>>, Error>
         }
     }
     Err(failure)
-}
-
-async fn commit_oneway(member: &Member, queue: &MessageQueue, offset: i64) -> Result<(), Error> {
-    let addr = member.client.master_of(queue).await?;
-    let request = UpdateConsumerOffset {
-        consumer_group: member.group.to_string(),
-        topic: queue.topic.to_string(),
-        queue_id: queue.queue_id,
-        commit_offset: offset,
-    };
-    member.client.oneway::<UpdateConsumerOffset>(&addr, &request, Bytes::new()).await
-}
-
-/// Commits and waits for the broker to say so.
-async fn commit_last(member: &Member, queue: &MessageQueue, reading: &Queue) {
-    let offset = reading.window.done_below();
-    if reading.committed == Some(offset) {
-        return;
-    }
-    if let Err(error) = member.client.commit_offset(&member.group, queue, offset).await {
-        let group = &member.group;
-        tracing::warn!(%group, topic = %queue.topic, offset, %error, "not committed");
-    }
-}
-
-async fn unlock(member: &Member, queues: Vec<MessageQueue>) {
-    for (addr, queues) in by_broker(&member.client, queues).await {
-        let body = json::write(&lock_body(member, queues)).into();
-        let unlocked = member.client.call::<UnlockBatchMq>(&addr, &UnlockBatchMq {}, body).await;
-        if let Err(error) = unlocked {
-            tracing::debug!(group = %member.group, %addr, %error, "not unlocked");
-        }
-    }
-}
-
-fn lock_body(member: &Member, queues: Vec<MessageQueue>) -> LockBatchRequestBody {
-    LockBatchRequestBody {
-        client_id: member.client.id().to_string(),
-        consumer_group: member.group.to_string(),
-        mq_set: queues,
-        only_this_broker: false,
-    }
-}
-
-/// Queues by the address of their broker; those whose broker is not known are left out.
-async fn by_broker(
-    client: &Client,
-    queues: Vec<MessageQueue>,
-) -> BTreeMap<Arc<str>, Vec<MessageQueue>> {
-    let mut by_broker: BTreeMap<Arc<str>, Vec<MessageQueue>> = BTreeMap::new();
-    for queue in queues {
-        if let Ok(addr) = client.master_of(&queue).await {
-            by_broker.entry(addr).or_default().push(queue);
-        }
-    }
-    by_broker
 }

@@ -1,370 +1,288 @@
-//! One queue that a member reads: a task that pulls and a task that hands to the handler.
+//! The life of a queue that is a member's, in a task of its own: takes its lock and holds it, finds
+//! where to begin, commits how far it is. What ails one queue or its broker delays no other.
 
-use std::future::{Future, poll_fn};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::future::pending;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
-use apogee_types::route::{BrokerData, MessageQueue};
-use apogee_types::subscription::SubscriptionData;
-use apogee_types::{LogOffset, QueueOffset};
-use apogee_wire::remoting::ResponseCode;
-use apogee_wire::remoting::requests::ConsumerSendMsgBack;
+use apogee_types::json;
+use apogee_types::route::MessageQueue;
+use apogee_wire::remoting::bodies::{LockBatchRequestBody, LockBatchResponseBody};
+use apogee_wire::remoting::requests::{LockBatchMq, UnlockBatchMq, UpdateConsumerOffset};
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
 
+use super::reader::Reading;
 use super::window::Window;
-use super::{Member, Outcome};
+use super::{Member, offsets};
 use crate::Error;
-use crate::message::ReceivedMessage;
-use crate::pull::{Pull, PullStatus};
 
-/// How long a broker may hold a pull; upstream's `brokerSuspendMaxTimeMillis`.
-const HOLD: Duration = Duration::from_secs(15);
-/// Upstream's `pullTimeDelayMillsWhenException` since 4.6.1.
-const ERROR_PAUSE: Duration = Duration::from_secs(1);
-/// Upstream's pause when a broker asks for less.
-const FLOW_PAUSE: Duration = Duration::from_millis(20);
-/// Upstream's `suspendCurrentQueueTimeMillis`.
-const ORDERED_RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// Before a message that could not be sent back is sent back again, as upstream.
-const SEND_BACK_PAUSE: Duration = Duration::from_secs(5);
-const SEND_BACK_TIME: Duration = Duration::from_secs(5);
-/// Pulls that were not handed on yet; the window bounds their messages.
-const PULLED_MAX: usize = 64;
+/// Upstream's `persistConsumerOffsetInterval`.
+const COMMIT_PERIOD: Duration = Duration::from_secs(5);
+/// Upstream's `rebalanceLockInterval`.
+const LOCK_PERIOD: Duration = Duration::from_secs(20);
+/// Half of what the broker gives, so that ours ends first; upstream's `rebalanceLockMaxLiveTime`.
+const LEASE: Duration = Duration::from_secs(30);
+/// Before what a broker refused is tried again.
+const PAUSE: Duration = Duration::from_secs(1);
 
-/// A queue that is being read.
-pub(super) struct Queue {
-    pub window: Arc<Window>,
-    /// What the group has committed, as far as we know.
-    pub committed: Option<i64>,
-    /// Until when the lock on the broker counts; for ordered reading.
-    lease: watch::Sender<Instant>,
-    stop: watch::Sender<bool>,
-    tasks: JoinSet<()>,
+/// Why a queue is no longer read, or not as before.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum End {
+    /// Another member reads on.
+    GivenUp,
+    /// The member leaves its group.
+    Leaving,
+    /// The topic is gone: how far the group was means nothing any more.
+    Forgotten,
+    /// Not the last end: it is read from here on.
+    Moved(i64),
+    /// Not the last end: another has the lock, or had it and read on.
+    LockLost,
 }
 
-impl Queue {
-    pub fn start(
-        member: &Arc<Member>,
-        queue: &MessageQueue,
-        (offset, committed): (i64, Option<i64>),
-        leased_until: Instant,
-    ) -> Self {
-        let window = Arc::new(Window::starting_at(offset));
-        let (lease, leased) = watch::channel(leased_until);
-        let (stop, stopped) = watch::channel(false);
-        let reader = Arc::new(Reader {
-            member: Arc::clone(member),
-            queue: queue.clone(),
-            subscription: member.subscriptions[&queue.topic].clone(),
-            window: Arc::clone(&window),
-            leased,
-            stopped,
-        });
-        let (pulled, to_handle) = mpsc::channel(PULLED_MAX);
-        let mut tasks = JoinSet::new();
-        tasks.spawn(pull_often(Arc::clone(&reader), pulled));
-        if member.settings.is_ordered {
-            tasks.spawn(hand_on_in_order(reader, to_handle));
-        } else {
-            tasks.spawn(hand_on(reader, to_handle));
-        }
-        Self { window, committed, lease, stop, tasks }
-    }
-
-    pub fn extend_lease(&self, until: Instant) {
-        self.lease.send_replace(until);
-    }
-
-    /// Begins to stop: nothing more is pulled or handed on.
-    pub fn stop(&self) {
-        self.stop.send_replace(true);
-    }
-
-    /// Stops, and waits for the calls of the handler that are under way.
-    pub async fn stopped(&mut self) {
-        self.stop();
-        while let Some(ended) = self.tasks.join_next().await {
-            if let Err(error) = ended {
-                tracing::error!(%error, "the task of a queue failed");
-            }
-        }
-    }
-}
-
-/// What the two tasks share.
-struct Reader {
+/// Reads a queue, from `place` on if there is one, until `ends` says so for good. Gives where it
+/// stopped, if only we know that.
+pub(super) async fn read(
     member: Arc<Member>,
     queue: MessageQueue,
-    subscription: SubscriptionData,
-    window: Arc<Window>,
-    leased: watch::Receiver<Instant>,
-    stopped: watch::Receiver<bool>,
-}
-
-impl Reader {
-    /// What `work` gives, or `None` if the queue stops first.
-    async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Option<T> {
-        let mut stopped = self.stopped.clone();
-        tokio::select! {
-            biased;
-            _ = stopped.wait_for(|stopped| *stopped) => None,
-            result = work => Some(result),
-        }
-    }
-
-    /// Waits until the lock counts.
-    async fn leased(&self) {
-        if !self.member.settings.is_ordered || !self.member.is_clustering() {
-            return;
-        }
-        let mut leased = self.leased.clone();
-        // Fails only when the queue is gone; then the task is stopped anyway.
-        let _ = leased.wait_for(|until| Instant::now() < *until).await;
-    }
-
-    /// Calls the handler; a panic counts as [`Outcome::Retry`].
-    async fn call(&self, messages: Vec<ReceivedMessage>) -> Outcome {
-        let mut call = match catch_unwind(AssertUnwindSafe(|| (self.member.handler)(messages))) {
-            Ok(call) => call,
-            Err(_) => return self.panicked(),
-        };
-        poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(cx))) {
-            Ok(poll) => poll,
-            Err(_) => Poll::Ready(self.panicked()),
-        })
-        .await
-    }
-
-    fn panicked(&self) -> Outcome {
-        let (group, topic) = (&self.member.group, &self.queue.topic);
-        tracing::error!(%group, %topic, "the handler panicked; its messages will come again");
-        Outcome::Retry
-    }
-
-    async fn permit(&self) -> OwnedSemaphorePermit {
-        let permits = Arc::clone(&self.member.handler_permits);
-        permits.acquire_owned().await.expect("the semaphore is never closed")
-    }
-
-    /// Has the broker deliver a message again later; tries until it took it or the queue stops.
-    /// Until then the message is not done, and will come again anyway.
-    async fn send_back_surely(&self, mark: &Mark, delay_level: i32) {
-        while let Err(error) = self.send_back(mark, delay_level).await {
-            tracing::warn!(group = %self.member.group, id = mark.id, %error, "not sent back");
-            if self.unless_stopped(sleep(SEND_BACK_PAUSE)).await.is_none() {
-                return;
-            }
-        }
-        self.window.done(mark.offset.0 as i64);
-    }
-
-    async fn send_back(&self, mark: &Mark, delay_level: i32) -> Result<(), Error> {
-        let Member { client, group, settings, .. } = &*self.member;
-        let addr = client.master_of(&self.queue).await?;
-        let request = ConsumerSendMsgBack {
-            log_offset: mark.log_offset.0 as i64,
-            group: group.to_string(),
-            delay_level,
-            origin_msg_id: Some(mark.id.clone()),
-            origin_topic: Some(mark.topic.to_string()),
-            unit_mode: false,
-            max_reconsume_times: Some(settings.max_reconsume_times).filter(|times| 0 <= *times),
-        };
-        let answer = client
-            .call_within::<ConsumerSendMsgBack>(&addr, &request, Bytes::new(), SEND_BACK_TIME)
-            .await?;
-        answer.success().map(|_| ())
-    }
-}
-
-/// What is needed of a message once the handler has it.
-struct Mark {
-    offset: QueueOffset,
-    log_offset: LogOffset,
-    id: String,
-    topic: Arc<str>,
-}
-
-impl Mark {
-    fn of(message: &ReceivedMessage) -> Self {
-        Self {
-            offset: message.queue_offset,
-            log_offset: message.log_offset,
-            id: message.id(),
-            topic: Arc::clone(&message.topic),
-        }
-    }
-}
-
-async fn pull_often(reader: Arc<Reader>, pulled: mpsc::Sender<Vec<ReceivedMessage>>) {
-    let mut broker_id = BrokerData::MASTER_ID;
+    mut place: Option<i64>,
+    mut ends: watch::Receiver<Option<End>>,
+) -> Option<i64> {
+    let keeper = Keeper { member, queue, lease: watch::channel(Instant::now()).0 };
+    let mut pause = Duration::ZERO;
     loop {
-        let pull = pull_once(&reader, &mut broker_id);
-        let Some(result) = reader.unless_stopped(pull).await else { return };
-        let messages = match result {
-            Ok(messages) => messages,
-            Err(error) => {
-                let pause = match error.code() {
-                    Some(ResponseCode::FLOW_CONTROL) => FLOW_PAUSE,
-                    _ => {
-                        warn_of_pull(&reader, &error);
-                        ERROR_PAUSE
-                    }
-                };
-                if reader.unless_stopped(sleep(pause)).await.is_none() {
-                    return;
-                }
+        let begun = tokio::select! {
+            biased;
+            end = next(&mut ends) => Err(end),
+            begun = keeper.begin(place, pause) => Ok(begun),
+        };
+        let (offset, committed) = match begun {
+            Ok(begun) => begun,
+            Err(End::Moved(offset)) => {
+                place = Some(offset);
                 continue;
             }
+            Err(_) => break,
         };
-        if !messages.is_empty()
-            && !matches!(reader.unless_stopped(pulled.send(messages)).await, Some(Ok(())))
+        let leased = keeper.lease.subscribe();
+        let mut reading = Reading::start(&keeper.member, &keeper.queue, offset, leased);
+        let window = Arc::clone(&reading.window);
+        let end = tokio::select! {
+            biased;
+            end = next(&mut ends) => end,
+            moved = reading.moved() => End::Moved(moved),
+            () = keeper.hold_lock(&window) => End::LockLost,
+            () = keeper.commit_often(&window, committed) => unreachable!("it never ends"),
+        };
+        keeper.finish(&mut reading, end, committed).await;
+        place = match end {
+            End::Moved(offset) => Some(offset),
+            _ => Some(window.done_below()).filter(|_| !keeper.member.is_clustering()),
+        };
+        if matches!(end, End::GivenUp | End::Leaving | End::Forgotten) {
+            break;
+        }
+        // A broker that moves us again and again is not asked as fast as it answers.
+        pause = PAUSE;
+    }
+    keeper.unlock().await;
+    place
+}
+
+/// The end that was said last, once it was not seen yet.
+async fn next(ends: &mut watch::Receiver<Option<End>>) -> End {
+    // Fails only when the coordinator is gone, and with it this task.
+    let _ = ends.changed().await;
+    ends.borrow_and_update().unwrap_or(End::Forgotten)
+}
+
+struct Keeper {
+    member: Arc<Member>,
+    queue: MessageQueue,
+    /// Until when our lock on the broker counts.
+    lease: watch::Sender<Instant>,
+}
+
+impl Keeper {
+    /// Waits until the queue may be read. The first offset to pull, and what the group has
+    /// committed.
+    async fn begin(&self, mut place: Option<i64>, mut pause: Duration) -> (i64, Option<i64>) {
+        loop {
+            if !pause.is_zero() {
+                sleep(pause).await;
+            }
+            pause = PAUSE;
+            match self.try_begin(&mut place).await {
+                Ok(Some(first)) => {
+                    let MessageQueue { topic, broker_name, queue_id } = &self.queue;
+                    tracing::info!(group = %self.member.group, %topic, broker = %broker_name,
+                        queue_id, offset = first.0, "reads a queue");
+                    return first;
+                }
+                Ok(None) => {}
+                Err(error) => self.warn(&error, "the queue is not begun"),
+            }
+        }
+    }
+
+    /// `None` if another holds the lock.
+    async fn try_begin(
+        &self,
+        place: &mut Option<i64>,
+    ) -> Result<Option<(i64, Option<i64>)>, Error> {
+        if self.member.is_locking() {
+            let Some(until) = self.lock().await? else {
+                // It may read on from there.
+                *place = None;
+                return Ok(None);
+            };
+            self.lease.send_replace(until);
+        }
+        match *place {
+            Some(offset) => Ok(Some((offset, None))),
+            None => offsets::first(&self.member, &self.queue).await.map(Some),
+        }
+    }
+
+    /// Stops reading, and commits: at once, whatever the handler takes its time for, and once more
+    /// when it is done if nobody else reads before.
+    async fn finish(&self, reading: &mut Reading, end: End, committed: Option<i64>) {
+        reading.stop();
+        let window = Arc::clone(&reading.window);
+        let last = || match end {
+            End::GivenUp | End::Leaving => Some(window.done_below()),
+            End::Moved(offset) => Some(offset),
+            End::Forgotten | End::LockLost => None,
+        };
+        let at_once = last();
+        let is_news = at_once != committed || matches!(end, End::Moved(_));
+        self.commit_last(at_once.filter(|_| is_news)).await;
+        tokio::select! {
+            biased;
+            () = reading.ended() => {}
+            () = self.hold_lock(&window) => reading.ended().await,
+        }
+        if self.member.is_locking() || end == End::Leaving {
+            self.commit_last(last().filter(|_| last() != at_once)).await;
+        }
+    }
+
+    /// Commits every few seconds how far the queue is, where that is news.
+    async fn commit_often(&self, window: &Window, mut committed: Option<i64>) {
+        if !self.member.is_clustering() {
+            return pending().await;
+        }
+        loop {
+            sleep(COMMIT_PERIOD).await;
+            let offset = window.done_below();
+            if committed == Some(offset) {
+                continue;
+            }
+            match self.commit_oneway(offset).await {
+                Ok(()) => committed = Some(offset),
+                Err(error) => self.warn(&error, "not committed"),
+            }
+        }
+    }
+
+    async fn commit_oneway(&self, offset: i64) -> Result<(), Error> {
+        let Member { client, group, .. } = &*self.member;
+        let addr = client.master_of(&self.queue).await?;
+        let request = UpdateConsumerOffset {
+            consumer_group: group.to_string(),
+            topic: self.queue.topic.to_string(),
+            queue_id: self.queue.queue_id,
+            commit_offset: offset,
+        };
+        client.oneway::<UpdateConsumerOffset>(&addr, &request, Bytes::new()).await
+    }
+
+    /// Commits and waits for the broker to say so.
+    async fn commit_last(&self, offset: Option<i64>) {
+        let Member { client, group, .. } = &*self.member;
+        if let Some(offset) = offset.filter(|_| self.member.is_clustering())
+            && let Err(error) = client.commit_offset(group, &self.queue, offset).await
         {
+            self.warn(&error, "not committed");
+        }
+    }
+
+    /// Holds the lock, if there is one, until it is lost.
+    async fn hold_lock(&self, window: &Window) {
+        if !self.member.is_locking() {
+            return pending().await;
+        }
+        loop {
+            let renewal = *self.lease.borrow() - (LEASE - LOCK_PERIOD);
+            sleep_until(renewal).await;
+            match self.renew_lock(window).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    let (group, topic) = (&self.member.group, &self.queue.topic);
+                    tracing::warn!(%group, %topic, queue_id = self.queue.queue_id,
+                        "another holds the lock, or did and read on");
+                    return;
+                }
+                Err(error) => {
+                    self.warn(&error, "the lock is not renewed");
+                    sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// `false` if another has the lock, or had it after our lease had ended, and read on.
+    async fn renew_lock(&self, window: &Window) -> Result<bool, Error> {
+        let Some(until) = self.lock().await? else { return Ok(false) };
+        let has_lapsed = *self.lease.borrow() <= Instant::now();
+        if has_lapsed {
+            let Member { client, group, .. } = &*self.member;
+            let committed = client.committed_offset(group, &self.queue, false).await?;
+            if committed.is_some_and(|offset| window.done_below() < offset) {
+                return Ok(false);
+            }
+        }
+        self.lease.send_replace(until);
+        Ok(true)
+    }
+
+    /// Takes or renews the lock: until when it counts, or `None` if another holds it.
+    async fn lock(&self) -> Result<Option<Instant>, Error> {
+        let until = Instant::now() + LEASE;
+        let client = &self.member.client;
+        let addr = client.master_of(&self.queue).await?;
+        let answer = client.call::<LockBatchMq>(&addr, &LockBatchMq {}, self.lock_body()).await?;
+        let locked = answer.json::<LockBatchResponseBody>()?.lock_ok_mq_set;
+        Ok(locked.contains(&self.queue).then_some(until))
+    }
+
+    async fn unlock(&self) {
+        if !self.member.is_locking() {
             return;
         }
-    }
-}
-
-fn warn_of_pull(reader: &Reader, error: &Error) {
-    let MessageQueue { topic, broker_name, queue_id } = &reader.queue;
-    let group = &reader.member.group;
-    tracing::warn!(%group, %topic, broker = %broker_name, queue_id, %error, "pull failed");
-}
-
-/// Waits for room, pulls, and moves the window.
-async fn pull_once(reader: &Reader, broker_id: &mut i64) -> Result<Vec<ReceivedMessage>, Error> {
-    reader.window.room().await;
-    reader.leased().await;
-    let member = &reader.member;
-    let done_below = reader.window.done_below();
-    let pull = Pull {
-        group: &member.group,
-        queue: &reader.queue,
-        subscription: &reader.subscription,
-        offset: reader.window.next(),
-        max_count: member.settings.pull_count,
-        commit: Some(done_below).filter(|offset| member.is_clustering() && 0 < *offset),
-        hold: HOLD,
-        broker_id: *broker_id,
-    };
-    let pulled = match member.client.pull(&pull).await {
-        Ok(pulled) => pulled,
-        Err(error) => {
-            *broker_id = BrokerData::MASTER_ID;
-            return Err(error);
-        }
-    };
-    *broker_id = pulled.suggested_broker_id;
-    if pulled.status == PullStatus::OffsetMoved {
-        let (group, topic) = (&member.group, &reader.queue.topic);
-        tracing::warn!(%group, %topic, queue_id = reader.queue.queue_id, asked = pull.offset,
-            now = pulled.next_offset, "the queue does not have the offset");
-    }
-    reader.window.pulled(&pulled.messages, pulled.next_offset);
-    Ok(pulled.messages)
-}
-
-/// Hands messages on as there are permits, several at a time.
-async fn hand_on(reader: Arc<Reader>, mut pulled: mpsc::Receiver<Vec<ReceivedMessage>>) {
-    let mut calls = JoinSet::new();
-    while let Some(Some(messages)) = reader.unless_stopped(pulled.recv()).await {
-        for batch in batches(messages, reader.member.settings.batch_len) {
-            let Some(permit) = reader.unless_stopped(reader.permit()).await else { break };
-            calls.spawn(handle(Arc::clone(&reader), batch, permit));
-            while calls.try_join_next().is_some() {}
+        let client = &self.member.client;
+        let Ok(addr) = client.master_of(&self.queue).await else { return };
+        let body = self.lock_body();
+        if let Err(error) = client.call::<UnlockBatchMq>(&addr, &UnlockBatchMq {}, body).await {
+            tracing::debug!(group = %self.member.group, %addr, %error, "not unlocked");
         }
     }
-    while calls.join_next().await.is_some() {}
-}
 
-async fn handle(reader: Arc<Reader>, messages: Vec<ReceivedMessage>, permit: OwnedSemaphorePermit) {
-    let marks: Vec<Mark> = messages.iter().map(Mark::of).collect();
-    let outcome = reader.call(messages).await;
-    drop(permit);
-    let delay_level = match outcome {
-        Outcome::Leave => return,
-        Outcome::Done => None,
-        Outcome::Retry => Some(0),
-        Outcome::RetryAt { delay_level } => Some(delay_level.into()),
-    };
-    for mark in &marks {
-        match delay_level {
-            Some(level) if reader.member.is_clustering() => {
-                reader.send_back_surely(mark, level).await;
-            }
-            Some(_) => {
-                let group = &reader.member.group;
-                tracing::warn!(%group, id = mark.id, "not handled, and does not come again");
-                reader.window.done(mark.offset.0 as i64);
-            }
-            None => reader.window.done(mark.offset.0 as i64),
-        }
-    }
-}
-
-/// Hands messages on one batch after the other.
-async fn hand_on_in_order(reader: Arc<Reader>, mut pulled: mpsc::Receiver<Vec<ReceivedMessage>>) {
-    while let Some(Some(messages)) = reader.unless_stopped(pulled.recv()).await {
-        for batch in batches(messages, reader.member.settings.batch_len) {
-            if !handle_in_order(&reader, batch).await {
-                return;
-            }
-        }
-    }
-}
-
-/// Calls the handler until it is done with the batch; `false` if the queue stopped before.
-async fn handle_in_order(reader: &Reader, mut messages: Vec<ReceivedMessage>) -> bool {
-    loop {
-        let ready = async {
-            reader.leased().await;
-            reader.permit().await
+    fn lock_body(&self) -> Bytes {
+        let body = LockBatchRequestBody {
+            client_id: self.member.client.id().to_string(),
+            consumer_group: self.member.group.to_string(),
+            mq_set: vec![self.queue.clone()],
+            only_this_broker: false,
         };
-        let Some(permit) = reader.unless_stopped(ready).await else { return false };
-        let outcome = reader.call(messages.clone()).await;
-        drop(permit);
-        if outcome == Outcome::Leave {
-            // What follows would overtake them.
-            return false;
-        }
-        if outcome == Outcome::Done {
-            for message in &messages {
-                reader.window.done(message.queue_offset.0 as i64);
-            }
-            return true;
-        }
-        let max = reader.member.settings.max_reconsume_times;
-        let exhausted = |message: &ReceivedMessage| 0 <= max && max <= message.reconsume_times;
-        for message in messages.extract_if(.., |message| exhausted(message)) {
-            reader.send_back_surely(&Mark::of(&message), DEAD_LETTER).await;
-        }
-        if messages.is_empty() {
-            return true;
-        }
-        for message in &mut messages {
-            message.reconsume_times += 1;
-        }
-        if reader.unless_stopped(sleep(ORDERED_RETRY_PAUSE)).await.is_none() {
-            return false;
-        }
+        json::write(&body).into()
     }
-}
 
-/// The delay level that sends a message to the dead letters at once. Spec `messages.md` 9.3.
-const DEAD_LETTER: i32 = -1;
-
-fn batches(
-    messages: Vec<ReceivedMessage>,
-    len: usize,
-) -> impl Iterator<Item = Vec<ReceivedMessage>> {
-    let mut messages = messages.into_iter();
-    std::iter::from_fn(move || {
-        let batch: Vec<_> = messages.by_ref().take(len).collect();
-        Some(batch).filter(|batch| !batch.is_empty())
-    })
+    fn warn(&self, error: &Error, what: &str) {
+        let MessageQueue { topic, broker_name, queue_id } = &self.queue;
+        let group = &self.member.group;
+        tracing::warn!(%group, %topic, broker = %broker_name, queue_id, %error, "{what}");
+    }
 }

@@ -17,13 +17,14 @@ use apogee_wire::remoting::requests::{
     ConsumerSendMsgBack, GetMaxOffset, GetMinOffset, GetRouteInfoByTopic, HeartBeatResponse,
     NotifyConsumerIdsChanged, OffsetResponse, PullMessage, PullMessageResponse,
     QueryConsumerOffset, SendMessageResponse, SendMessageV2, UnregisterClient,
-    UpdateConsumerOffset,
+    UpdateConsumerOffset, ViewMessageById,
 };
 use apogee_wire::remoting::{
     Fields, FrameRef, Header, HeaderEncoding, PutFields, Request, RequestHead, ResponseCode,
     ResponseHead, Text, batch,
 };
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::world::World;
 
@@ -43,6 +44,14 @@ pub struct State {
     pub members: BTreeMap<String, BTreeMap<Arc<str>, Arc<Outbox>>>,
     /// Who holds the lock of a queue.
     pub locks: BTreeMap<MessageQueue, String>,
+    /// Since when; one without a time lasts.
+    pub locked_at: BTreeMap<MessageQueue, Instant>,
+    /// A queue that is in every answer to one who locks.
+    pub locks_too: Option<MessageQueue>,
+    /// Queues whose next pull is answered with 21 and this offset.
+    pub moves: BTreeMap<(String, i32), i64>,
+    /// All connections.
+    pub outboxes: Vec<Arc<Outbox>>,
     pub sent_back: Vec<ConsumerSendMsgBack>,
     /// Pulls that committed on the way.
     pub committing_pulls: usize,
@@ -50,6 +59,8 @@ pub struct State {
     pub asked: Vec<i32>,
     /// Sends are answered with this code.
     pub refuses: Option<ResponseCode>,
+    /// Requests of these codes are refused.
+    pub refused: BTreeSet<i32>,
     /// Requests of these codes are not answered.
     pub deaf_to: BTreeSet<i32>,
     /// Connections so far.
@@ -62,6 +73,8 @@ pub struct State {
     pub slow_at: Option<i32>,
     /// The connection ends at a request of this code.
     pub hangs_up_at: Option<i32>,
+    /// The connection ends after a request of this code is answered.
+    pub hangs_up_after: Option<i32>,
 }
 
 impl Broker {
@@ -79,6 +92,19 @@ impl Broker {
     pub fn offset(&self, group: &str, topic: &str, queue_id: i32) -> Option<i64> {
         let key = (group.to_owned(), topic.to_owned(), queue_id);
         self.state.lock().offsets.get(&key).copied()
+    }
+
+    /// Ends its connections, and forgets what a broker does not keep on a disk.
+    pub fn restart(&self) {
+        self.forget().into_iter().for_each(|outbox| outbox.close());
+    }
+
+    /// The same, but gives the connections to be ended.
+    pub fn forget(&self) -> Vec<Arc<Outbox>> {
+        let mut state = self.state.lock();
+        state.members.clear();
+        state.locks.clear();
+        std::mem::take(&mut state.outboxes)
     }
 
     pub fn count_asked(&self, code: i32) -> usize {
@@ -147,6 +173,7 @@ impl Door {
             let mut state = broker.state.lock();
             number = state.connection_count;
             state.connection_count += 1;
+            state.outboxes.push(Arc::clone(&outbox));
         }
         Self { world, broker, number, outbox }
     }
@@ -167,6 +194,9 @@ impl Door {
             }
             if state.deaf_to.contains(&header.code) {
                 return Ok(None);
+            }
+            if state.refused.contains(&header.code) {
+                return Ok(reply(ResponseCode::NO_PERMISSION, Vec::new()));
             }
         }
         Ok(self.broker(broker, header, body))
@@ -207,6 +237,13 @@ impl Door {
                 offset_reply(state.queues.get(&(it.topic, it.queue_id)).map_or(0, Vec::len) as i64)
             }
             31 => GetMinOffset::decode(fields).map(|_| offset_reply(0)).unwrap(),
+            33 => {
+                let it = ViewMessageById::decode(fields).unwrap();
+                let state = broker.state.lock();
+                let place = (it.log_offset - 1000) as usize;
+                let found = state.queues.values().find_map(|queue| queue.get(place));
+                reply(ResponseCode::SUCCESS, found.unwrap().clone())
+            }
             34 => self.heartbeat(broker, &json::read(body).unwrap()),
             35 => self.unregister(broker, &UnregisterClient::decode(fields).unwrap()),
             36 => {
@@ -218,7 +255,10 @@ impl Door {
             41 => lock(broker, &json::read(body).unwrap()),
             42 => {
                 let it: LockBatchRequestBody = json::read(body).unwrap();
-                broker.state.lock().locks.retain(|queue, _| !it.mq_set.contains(queue));
+                let mut state = broker.state.lock();
+                state
+                    .locks
+                    .retain(|queue, holder| *holder != it.client_id || !it.mq_set.contains(queue));
                 ok()
             }
             code => panic!("a request of code {code}"),
@@ -258,6 +298,9 @@ impl Door {
 
     /// Answers when something has arrived, or at the time limit.
     fn pull(&self, broker: &Arc<Broker>, it: &PullMessage<'_>, opaque: i32) -> Reply {
+        if !self.world.topics.lock().contains_key(&*it.topic.to_cow()) {
+            return reply(ResponseCode::TOPIC_NOT_EXIST, Vec::new());
+        }
         let key = (it.topic.to_cow().into_owned(), it.queue_id);
         let (offset, count) = (it.queue_offset as usize, it.max_count as usize);
         let (broker, world, outbox) =
@@ -268,6 +311,7 @@ impl Door {
         }
         tokio::spawn(async move {
             let mut changed = world.changed.subscribe();
+            let moved = || broker.state.lock().moves.remove(&key);
             let found = || {
                 let state = broker.state.lock();
                 let queue = state.queues.get(&key)?.get(offset..)?;
@@ -282,13 +326,20 @@ impl Door {
                     changed.changed().await.unwrap();
                 }
             };
-            let (code, (count, body)) = match tokio::time::timeout(hold, arrival).await {
-                Ok(found) => (ResponseCode::SUCCESS, found),
-                Err(_) => (ResponseCode::PULL_NOT_FOUND, (0, Vec::new())),
+            let nothing = (0, Vec::new());
+            let end = broker.state.lock().queues.get(&key).map_or(0, Vec::len);
+            let moved_to = moved().or((end < offset).then_some(end as i64));
+            let (code, (count, body)) = if moved_to.is_some() {
+                (ResponseCode::PULL_OFFSET_MOVED, nothing)
+            } else {
+                match tokio::time::timeout(hold, arrival).await {
+                    Ok(found) => (ResponseCode::SUCCESS, found),
+                    Err(_) => (ResponseCode::PULL_NOT_FOUND, nothing),
+                }
             };
             let response = PullMessageResponse {
                 suggested_broker_id: 0,
-                next_offset: (offset + count) as i64,
+                next_offset: moved_to.unwrap_or((offset + count) as i64),
                 min_offset: 0,
                 max_offset: 0,
                 topic_sys_flag: None,
@@ -336,24 +387,34 @@ fn offset_reply(offset: i64) -> Reply {
 fn members(broker: &Broker, header: &Header<'_>) -> Reply {
     let group = header.fields.get("consumerGroup").unwrap().to_cow().into_owned();
     let state = broker.state.lock();
-    let ids = state.members.get(&group).into_iter().flat_map(|group| group.keys().cloned());
-    let body = GetConsumerListByGroupResponseBody { consumer_id_list: ids.collect() };
+    let Some(group) = state.members.get(&group).filter(|group| !group.is_empty()) else {
+        return reply(ResponseCode::SYSTEM_ERROR, Vec::new());
+    };
+    let body =
+        GetConsumerListByGroupResponseBody { consumer_id_list: group.keys().cloned().collect() };
     reply(ResponseCode::SUCCESS, json::write(&body))
 }
 
 fn lock(broker: &Broker, it: &LockBatchRequestBody) -> Reply {
-    let mut state = broker.state.lock();
+    let mut guard = broker.state.lock();
+    let state = &mut *guard;
     let mut body = LockBatchResponseBody::default();
     for queue in &it.mq_set {
+        let locked_at = state.locked_at.get(queue);
+        if locked_at.is_some_and(|at| Duration::from_secs(60) < at.elapsed()) {
+            state.locks.remove(queue);
+        }
         let holder = state.locks.entry(queue.clone()).or_insert_with(|| it.client_id.clone());
         if *holder == it.client_id {
+            state.locked_at.insert(queue.clone(), Instant::now());
             body.lock_ok_mq_set.push(queue.clone());
         }
     }
+    body.lock_ok_mq_set.extend(state.locks_too.clone());
     reply(ResponseCode::SUCCESS, json::write(&body))
 }
 
-fn notify(group: &BTreeMap<Arc<str>, Arc<Outbox>>, name: &str) {
+pub fn notify(group: &BTreeMap<Arc<str>, Arc<Outbox>>, name: &str) {
     let request = NotifyConsumerIdsChanged { consumer_group: name.to_owned() };
     for outbox in group.values() {
         push::<NotifyConsumerIdsChanged>(outbox, |put| request.encode(put), Vec::new());
@@ -403,6 +464,10 @@ impl Session for Door {
             } else {
                 write(output, header.opaque, code, fields, &body);
             }
+        }
+        let broker = self.broker.as_ref();
+        if broker.is_some_and(|it| it.state.lock().hangs_up_after == Some(header.code)) {
+            self.outbox.close();
         }
         self.world.touch();
         Ok(())

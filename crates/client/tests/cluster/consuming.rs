@@ -17,17 +17,17 @@ use crate::world::World;
 
 /// What a handler saw: when, and of each message the queue and body.
 #[derive(Clone)]
-struct Seen {
-    world: Arc<World>,
-    messages: Arc<Mutex<Vec<(Instant, i32, String)>>>,
+pub struct Seen {
+    pub world: Arc<World>,
+    pub messages: Arc<Mutex<Vec<(Instant, i32, String)>>>,
 }
 
 impl Seen {
-    fn new(world: &Arc<World>) -> Self {
+    pub fn new(world: &Arc<World>) -> Self {
         Self { world: Arc::clone(world), messages: Arc::default() }
     }
 
-    fn note(&self, messages: &[ReceivedMessage]) {
+    pub fn note(&self, messages: &[ReceivedMessage]) {
         for message in messages {
             let body = String::from_utf8_lossy(&message.body).into_owned();
             self.messages.lock().push((Instant::now(), message.queue_id, body));
@@ -35,17 +35,17 @@ impl Seen {
         self.world.touch();
     }
 
-    fn bodies(&self) -> Vec<String> {
+    pub fn bodies(&self) -> Vec<String> {
         self.messages.lock().iter().map(|(_, _, body)| body.clone()).collect()
     }
 
-    async fn until(&self, count: usize) {
+    pub async fn until(&self, count: usize) {
         let what = format!("{count} messages were seen");
         self.world.until(&what, |_| count <= self.messages.lock().len()).await;
     }
 }
 
-fn builder(world: &Arc<World>, id: &str) -> PushConsumerBuilder {
+pub fn builder(world: &Arc<World>, id: &str) -> PushConsumerBuilder {
     let options = apogee_client::Options { client_id: Some(id.to_owned()), ..world.options() };
     PushConsumer::builder("", "G")
         .options(options)
@@ -54,7 +54,7 @@ fn builder(world: &Arc<World>, id: &str) -> PushConsumerBuilder {
 }
 
 /// A consumer whose handler always says the same.
-async fn consumer(builder: PushConsumerBuilder, seen: &Seen, outcome: Outcome) -> PushConsumer {
+pub async fn consumer(builder: PushConsumerBuilder, seen: &Seen, outcome: Outcome) -> PushConsumer {
     let seen = seen.clone();
     let handler = move |messages: Vec<ReceivedMessage>| {
         seen.note(&messages);
@@ -63,7 +63,7 @@ async fn consumer(builder: PushConsumerBuilder, seen: &Seen, outcome: Outcome) -
     builder.start(handler).await.unwrap()
 }
 
-fn put(world: &World, queue_id: i32, bodies: std::ops::Range<i32>) {
+pub fn put(world: &World, queue_id: i32, bodies: std::ops::Range<i32>) {
     for body in bodies {
         world.broker("a").put("T", queue_id, &body.to_string(), "");
     }
@@ -250,14 +250,9 @@ async fn a_queue_that_another_has_locked_is_not_read() {
     consumer.shutdown().await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn an_operator_can_set_a_running_group_back() {
-    let world = World::new(&["a"], 1);
-    put(&world, 0, 0..3);
-    let seen = Seen::new(&world);
-    let consumer = consumer(builder(&world, "m"), &seen, Outcome::Done).await;
-    seen.until(3).await;
-    let outbox = Arc::clone(&world.broker("a").state.lock().members["G"]["m"]);
+/// Tells a member that its queue 0 is to be read from here on.
+pub fn reset(world: &World, member: &str, offset: i64) {
+    let outbox = Arc::clone(&world.broker("a").state.lock().members["G"][member]);
     let request = ResetConsumerClientOffset {
         topic: "T".to_owned(),
         group: "G".to_owned(),
@@ -266,9 +261,19 @@ async fn an_operator_can_set_a_running_group_back() {
         queue_id: -1,
         offset: None,
     };
-    let offset_table = [(MessageQueue::new("T", "a", 0), 1)].into();
+    let offset_table = [(MessageQueue::new("T", "a", 0), offset)].into();
     let body = json::write(&ResetOffsetBody { offset_table });
     push::<ResetConsumerClientOffset>(&outbox, |put| request.encode(put), body);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_can_set_a_running_group_back() {
+    let world = World::new(&["a"], 1);
+    put(&world, 0, 0..3);
+    let seen = Seen::new(&world);
+    let consumer = consumer(builder(&world, "m"), &seen, Outcome::Done).await;
+    seen.until(3).await;
+    reset(&world, "m", 1);
     seen.until(5).await;
     consumer.shutdown().await;
     assert_eq!(seen.bodies(), ["0", "1", "2", "1", "2"]);

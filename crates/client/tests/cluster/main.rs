@@ -6,4 +6,5 @@ mod broker;
 mod consuming;
 mod pulling;
 mod sending;
+mod troubles;
 mod world;

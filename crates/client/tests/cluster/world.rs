@@ -41,6 +41,8 @@ pub struct World {
     pub dark: Mutex<BTreeSet<String>>,
     /// Brokers that are slaves.
     pub slaves: Mutex<BTreeSet<&'static str>>,
+    /// Brokers that the name servers do not know of.
+    pub unknown: Mutex<BTreeSet<&'static str>>,
     /// Grows with whatever happens, for those who wait for something.
     pub changed: watch::Sender<u64>,
 }
@@ -86,7 +88,8 @@ impl World {
         self.routes_asked.fetch_add(1, Ordering::Relaxed);
         let count = *self.topics.lock().get(topic)?;
         let mut route = TopicRouteData::default();
-        for (name, broker) in &self.brokers {
+        let unknown = self.unknown.lock();
+        for (name, broker) in self.brokers.iter().filter(|(name, _)| !unknown.contains(*name)) {
             let id = i64::from(self.slaves.lock().contains(name));
             route.broker_datas.push(BrokerData {
                 broker_name: (*name).into(),
