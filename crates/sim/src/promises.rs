@@ -1,7 +1,7 @@
 //! What a node promises, held against a history and what was found at its end.
 //!
 //! With synchronous flush nothing that a client saw may ever be gone. With asynchronous flush the
-//! same holds while only processes die; a power cut may take what is younger than a flush.
+//! same holds while only processes die; a power cut may take what is younger than two flushes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -72,7 +72,7 @@ impl<'a> Check<'a> {
         Self { entries, ending, crashes, slack, bodies, places, sent, violations }
     }
 
-    /// Whether what was seen at this time may be gone: a crash came before the next flush.
+    /// Whether what was seen at this time may be gone: a crash came before the two next flushes.
     fn may_be_lost(&self, at: Duration) -> bool {
         self.crashes.iter().any(|crash| at <= *crash + TRAVEL && *crash <= at + self.slack)
     }

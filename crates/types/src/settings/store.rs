@@ -23,7 +23,8 @@ settings! {
         "flushDiskType" flush_disk_type: FlushMode = FlushMode::Async, AtRestart important;
         /// How long an acknowledgement waits for the device, in ms.
         "syncFlushTimeout" sync_flush_timeout: u64 [1..=INT_MAX] = 5000, Live;
-        /// How often the commit log is flushed with ASYNC_FLUSH, in ms.
+        /// How often the commit log is flushed with ASYNC_FLUSH, in ms; the last 64 KiB may wait
+        /// for one more.
         "flushIntervalCommitLog" flush_interval_commit_log: u64 [1..=INT_MAX] =
             500, Live important;
         /// How often consume queues are flushed, in ms.
