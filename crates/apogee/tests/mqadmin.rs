@@ -5,6 +5,7 @@
 
 mod server;
 
+use std::io::{BufRead, BufReader};
 use std::process::Command;
 use std::time::Duration;
 
@@ -141,6 +142,106 @@ fn topics_groups_and_configuration_are_managed_in_upstream_s_words() {
 }
 
 #[test]
+fn topics_and_groups_are_made_by_the_list() {
+    let dir = tempfile::tempdir().unwrap();
+    let admin = Admin::start(dir.path(), 24_501);
+    let file = dir.path().join("list.json");
+    let path = file.to_str().unwrap();
+    let (topics, groups) =
+        (format!("updateTopicList -f {path}"), format!("updateSubGroupList -f {path}"));
+    let (code, said) = admin.try_run(&format!("{topics} -c DefaultCluster"));
+    assert!(code == Some(1) && said.contains("the file path"), "{said}");
+
+    let list = r#"[{"topicName":"ListOne","readQueueNums":2,"writeQueueNums":3,"perm":4},
+                   {"topicName":"ListTwo","attributes":{"+message.type":"FIFO"}}]"#;
+    std::fs::write(&file, list).unwrap();
+    let done = |what: &str| {
+        let addr = &admin.broker;
+        format!("submit batch of {what} config to {addr} success, please check the result later.\n")
+    };
+    assert_eq!(admin.run(&format!("{topics} -c DefaultCluster")), done("topic"));
+    let kept = std::fs::read_to_string(dir.path().join("data/config/topics.json")).unwrap();
+    let kept: serde_json::Value = serde_json::from_str(&kept).unwrap();
+    let kept = &kept["topicConfigTable"];
+    assert_eq!(
+        (&kept["ListOne"]["writeQueueNums"], &kept["ListOne"]["perm"]),
+        (&3.into(), &4.into())
+    );
+    assert_eq!(kept["ListTwo"]["readQueueNums"], 16);
+    assert_eq!(kept["ListTwo"]["attributes"], serde_json::json!({ "message.type": "FIFO" }));
+
+    std::fs::write(
+        &file,
+        r#"[{"groupName":"list_one","retryMaxTimes":5},{"groupName":"list_two"}]"#,
+    )
+    .unwrap();
+    assert_eq!(admin.run(&format!("{groups} -b 127.0.0.2:10911")), done("group"));
+    assert_eq!(admin.run(&format!("{groups} -c DefaultCluster")), done("subscription group"));
+    let config = admin.run("getConsumerConfig -g list_one");
+    assert!(config.contains("retryMaxTimes                           =  5\n"), "{config}");
+    std::fs::write(&file, "[]").unwrap();
+    assert_eq!(admin.run(&format!("{groups} -c DefaultCluster")), "");
+}
+
+#[test]
+fn sends_are_timed() {
+    let dir = tempfile::tempdir().unwrap();
+    let admin = Admin::start(dir.path(), 24_521);
+    let said = admin.run("sendMsgStatus -b broker-a -s 20 -c 2");
+    let queue = "MessageQueue [topic=broker-a, brokerName=broker-a, queueId=0]";
+    for (row, offset) in said.lines().zip([1, 2]) {
+        assert!(row.starts_with("rt="), "{said}");
+        assert!(row.contains("ms, SendResult=SendResult [sendStatus=SEND_OK, msgId="), "{said}");
+        let end = format!("messageQueue={queue}, queueOffset={offset}, recallHandle=null]");
+        assert!(row.ends_with(&end), "{row}");
+    }
+    assert_eq!(said.lines().count(), 2, "{said}");
+    let printed = admin.run("printMsgByQueue -t broker-a -a broker-a -i 0 -p true -d true");
+    let bodies: Vec<_> =
+        printed.lines().filter_map(|row| Some(row.split_once(" BODY: ")?.1)).collect();
+    assert_eq!(bodies, vec!["hello jodie".repeat(2); 3]);
+
+    let said = admin.run("checkMsgSendRT -t New -a 9 -s 10");
+    let rows: Vec<_> = said.lines().collect();
+    let columns = ("#Broker Name", "#QID", "#Send Result");
+    assert_eq!(rows[0], format!("{:<32}  {:<4}  {:<20}    #RT", columns.0, columns.1, columns.2));
+    for row in &rows[1..10] {
+        let words: Vec<_> = row.split_whitespace().collect();
+        assert_eq!((words.len(), words[0], words[2]), (4, "broker-a", "true"), "{row}");
+    }
+    let average = rows[10].strip_prefix("Avg RT: ").unwrap();
+    assert!(average.parse::<f64>().is_ok() && rows.len() == 11, "{said}");
+
+    let (code, said) = admin.try_run("clusterRT -c nothing");
+    assert!(code == Some(1) && said.contains("cluster [nothing] not exist"), "{said}");
+    for (more, has_head) in [(&[][..], true), (&["-p", "true", "-m", "room"], false)] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_apogee"))
+            .args(["mqadmin", "clusterRT", "-a", "3", "-i", "1", "-n", &admin.server.addr])
+            .args(more)
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+        if has_head {
+            let head = lines.next().unwrap();
+            let (cluster, broker) = ("#Cluster Name", "#Broker Name");
+            let head_wanted =
+                format!("{cluster:<24}  {broker:<24}  #RT   #successCount  #failCount");
+            assert_eq!(head.trim_end(), head_wanted);
+            let row = lines.next().unwrap();
+            assert!(row.starts_with(&format!("{:<24}  {:<24}  ", "DefaultCluster", "broker-a")));
+            assert!(row.ends_with(&format!("  {:<16}  {:<16}", 3, 0)), "{row}");
+            assert_eq!(lines.next().unwrap(), head);
+        } else {
+            let row = lines.next().unwrap();
+            assert!(row.contains("|room|DefaultCluster|broker-a|"), "{row}");
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
+
+#[test]
 fn what_goes_wrong_is_said() {
     let dir = tempfile::tempdir().unwrap();
     let admin = Admin::start(dir.path(), 23_861);
@@ -245,10 +346,50 @@ fn messages_are_found_and_printed() {
     let offset_id = shown.lines().next().unwrap().strip_prefix("OffsetID:            ").unwrap();
     assert!(shown.contains("Message Body:        hello\n"), "{shown}");
     assert!(admin.run(&format!("queryMsgById -i {offset_id}")).contains(offset_id));
+    consumed_and_counted(&admin, &id);
     let by_key = admin.run("queryMsgByKey -t AdminTopic -k k");
     let recorded = admin.recorded("queryMsgByKey -t CapTopic -k key3");
     assert_eq!(by_key.lines().next(), recorded.lines().next());
     assert!(by_key.contains(&format!("@AdminTopic@K@k@{id}@")), "{by_key}");
+}
+
+/// Of topic `AdminTopic`, where one queue has one message.
+fn consumed_and_counted(admin: &Admin, id: &str) {
+    let queue = "MessageQueue [topic=AdminTopic, brokerName=broker-a, queueId=0]";
+    let end = format!("{queue} print msg finished. status=NO_NEW_MSG, offset=1");
+    for more in ["", " -c 128", " -b broker-a -i 0 -o 0"] {
+        let said = admin.run(&format!("consumeMessage -t AdminTopic{more}"));
+        let rows: Vec<_> = said.lines().collect();
+        assert_eq!(rows[0], "Consume ok", "{said}");
+        assert!(rows[1].starts_with(&format!("MSGID: {id} MessageExt [brokerName=broker-a, ")));
+        assert!(rows[1].ends_with(" BODY: hello"), "{said}");
+        assert_eq!((rows[2], rows.len()), (&*end, 3), "{said}");
+    }
+    let said = admin.run("consumeMessage -t AdminTopic -b broker-a -i 0 -o 2");
+    assert_eq!(said, format!("{queue} no matched msg, offset=2\n"));
+    admin.run("sendMessage -t AdminTopic -p more -c other");
+    admin.run("sendMessage -t AdminTopic -p more -c other");
+    let said = admin.run("consumeMessage -t AdminTopic -c 2");
+    let older = "The older 2 message of the 0 queue will be provided\nConsume ok\nMSGID: ";
+    assert!(said.starts_with(older), "{said}");
+    assert_eq!(said.matches(" BODY: ").count(), 2, "{said}");
+    for (more, words) in [
+        ("-c 0", "Please input a positive messageNumber!"),
+        ("-i 0", "Please set the brokerName before queueId!"),
+        ("-o 0", "Please set queueId before offset!"),
+        ("-s 9999999999999", "Please set the beginTimestamp before now!"),
+        ("-s 2 -e 1", "less than or equal to the endTimestamp"),
+    ] {
+        let (code, said) = admin.try_run(&format!("consumeMessage -t AdminTopic {more}"));
+        assert!(code == Some(1) && said.contains(words), "{more}: {said}");
+    }
+
+    let by_queue = "printMsgByQueue -t AdminTopic -a broker-a -i 0";
+    assert_eq!(admin.run(by_queue), "");
+    let counted = format!("Tag: {:<30} Count: 2\nTag: {:<30} Count: 1\n", "other", "t");
+    assert_eq!(admin.run(&format!("{by_queue} -f true")), counted);
+    let said = admin.run(&format!("{by_queue} -p true -s t"));
+    assert!(said.starts_with(&format!("MSGID: {id} ")) && said.ends_with("BODY: NOT PRINT BODY\n"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -286,6 +427,11 @@ async fn producers_and_consumers_are_shown_and_moved() {
     assert!(rows.iter().any(|row| row.starts_with(&group)), "{rows:?}");
     let producers = admin.run("producerConnection -g cap_producer -t AdminTopic");
     assert!(producers.starts_with("0001  "), "{producers}");
+    let all = admin.run("producer -b 127.0.0.2:10911");
+    let instance = "producer group (cap_producer) instance : clientId=";
+    let row = all.lines().find(|row| row.starts_with(instance)).unwrap();
+    assert!(row.contains(",remoteIP=/127.0.0.1:"), "{all}");
+    assert!(row.contains(", language=JAVA, version=513, lastUpdateTimestamp=1"), "{all}");
     let said = admin.run("resetOffsetByTime -g cap_push -t AdminTopic -s -1");
     let lines: Vec<_> = said.lines().collect();
     assert!(lines[0].ends_with("timestamp(string)[-1], timestamp(long)[-1]"), "{said}");

@@ -7,14 +7,15 @@ use anyhow::Context;
 use apogee_control::kv::ORDER_TOPIC_CONFIG;
 use apogee_types::config::{Perm, TopicConfig};
 use apogee_types::{json, names};
-use apogee_wire::remoting::bodies::{GroupList, TopicList};
+use apogee_wire::remoting::bodies::{CreateTopicListRequestBody, GroupList, TopicList};
 use apogee_wire::remoting::requests::{
     DeleteTopicInBroker, DeleteTopicInNameServer, GetAllTopicList, QueryTopicConsumeByWho,
+    UpdateAndCreateTopicList,
 };
 use bytes::Bytes;
 
 use super::print::{self, line};
-use super::{Admin, Command, masters, optional, required, switch};
+use super::{Admin, Command, Master, masters, optional, required, switch};
 
 pub(super) const COMMANDS: &[Command] = &[
     Command {
@@ -33,6 +34,20 @@ pub(super) const COMMANDS: &[Command] = &[
             optional('s', "hasUnitSub", "has unit sub (true|false)"),
         ],
         run: |admin| Box::pin(update(admin)),
+    },
+    Command {
+        name: "updateTopicList",
+        help: "create or update topic in batch",
+        flags: &[
+            optional('b', "brokerAddr", "create topic to which broker"),
+            optional('c', "clusterName", "create topic to which cluster"),
+            required(
+                'f',
+                "filename",
+                "Path to a file with list of org.apache.rocketmq.common.TopicConfig in json format",
+            ),
+        ],
+        run: |admin| Box::pin(update_list(admin)),
     },
     Command {
         name: "updateTopicPerm",
@@ -124,6 +139,20 @@ async fn update(admin: &Admin) -> anyhow::Result<()> {
         line!("create topic to {} success.", target.addr);
     }
     line!("{}", print::topic(&config));
+    Ok(())
+}
+
+async fn update_list(admin: &Admin) -> anyhow::Result<()> {
+    let topic_config_list: Vec<TopicConfig> = json::read(&admin.file('f')?)?;
+    if topic_config_list.is_empty() {
+        return Ok(());
+    }
+    let body = Bytes::from(json::write(&CreateTopicListRequestBody { topic_config_list }));
+    for Master { addr, .. } in admin.targets().await? {
+        let request = UpdateAndCreateTopicList {};
+        admin.client.call::<UpdateAndCreateTopicList>(&addr, &request, body.clone()).await?;
+        line!("submit batch of topic config to {addr} success, please check the result later.");
+    }
     Ok(())
 }
 

@@ -170,7 +170,8 @@ fn all_producers(call: &mut Call<'_>, _: GetAllProducerInfo) -> Answer<Empty> {
         client_id: Arc::clone(&client.client_id),
         language: language(client.language),
         last_update_timestamp: heard_at,
-        remote_ip: client.address.to_string(),
+        // As Java writes an address.
+        remote_ip: format!("/{}", client.address),
         version: client.version,
     };
     let data: BTreeMap<_, _> = call
