@@ -184,6 +184,49 @@ fn topics_and_groups_are_made_by_the_list() {
 }
 
 #[test]
+fn what_is_cleaned_is_what_nobody_can_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let admin = Admin::start(dir.path(), 24_541);
+    for topic in ["Used", "Full", "Gone"] {
+        admin.run(&format!("updateTopic -c DefaultCluster -t {topic} -r 1 -w 1"));
+    }
+    for topic in ["Used", "Full"] {
+        admin.run(&format!("sendMessage -t {topic} -p hello"));
+    }
+    drop(admin);
+    // Two topics are not configured any more; of one the log has a message.
+    let config = dir.path().join("data/config/topics.json");
+    let mut topics: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&config).unwrap()).unwrap();
+    let table = topics["topicConfigTable"].as_object_mut().unwrap();
+    assert!(table.remove("Full").is_some() && table.remove("Gone").is_some());
+    std::fs::write(&config, topics.to_string()).unwrap();
+    let queues = dir.path().join("data/consumequeue");
+    for empty in ["Gone/0", "Used/1", "SELF_TEST_TOPIC/0", "%LMQ%light/0"] {
+        std::fs::create_dir_all(queues.join(empty)).unwrap();
+    }
+
+    let admin = Admin::start(dir.path(), 24_541);
+    for name in ["cleanExpiredCQ", "cleanUnusedTopic", "deleteExpiredCommitLog"] {
+        for whose in [" -b 127.0.0.2:10911", " -c DefaultCluster", ""] {
+            assert_eq!(admin.run(&format!("{name}{whose}")), "success\n");
+        }
+        let (code, said) = admin.try_run(&format!("{name} -c nothing"));
+        assert!(code == Some(1) && said.contains("cluster [nothing] not exist"), "{said}");
+    }
+    let names = std::fs::read_dir(&queues).unwrap();
+    let mut names: Vec<_> =
+        names.map(|it| it.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    assert_eq!(names, ["%LMQ%light", "Full", "SELF_TEST_TOPIC", "Used"]);
+    admin.run("updateTopic -c DefaultCluster -t Full -r 1 -w 1");
+    for topic in ["Used", "Full"] {
+        let said = admin.run(&format!("consumeMessage -t {topic}"));
+        assert!(said.contains(" BODY: hello\n"), "{said}");
+    }
+}
+
+#[test]
 fn sends_are_timed() {
     let dir = tempfile::tempdir().unwrap();
     let admin = Admin::start(dir.path(), 24_521);
@@ -290,6 +333,22 @@ fn brokers_are_shown_as_upstream_shows_them() {
     assert!(["DefaultClusterbroker-a0"].iter().all(|it| ours.starts_with(it)));
     assert!(same.take(23).all(is_alike));
     let status = admin.run("brokerStatus -b 127.0.0.2:10911");
+    let end = status.lines().find_map(|row| row.strip_prefix("commitLogMaxOffset              : "));
+    let header = format!(
+        "{:<32}  {:<16} {:>16} {:>16}",
+        "#SlaveAddr", "#SlaveAckOffset", "#Diff", "#TransferSpeed(KB/s)"
+    );
+    let ha = format!(
+        "\n#MasterAddr\t{}\n#MasterCommitLogMaxOffset\t{}\n#SlaveNum\t0\n#InSyncSlaveNum\t0\n\
+         {header} {:>16} {:>16}\n",
+        admin.broker,
+        end.unwrap(),
+        "#Status",
+        "#TransferFromWhere"
+    );
+    for whose in ["-b 127.0.0.2:10911", "-c DefaultCluster"] {
+        assert_eq!(admin.run(&format!("haStatus {whose}")), ha);
+    }
     assert!(status.contains("\nbootTimestamp                   : 1"), "{status}");
     let config = admin.run("getBrokerConfig -b 127.0.0.2:10911");
     let recorded = admin.recorded("getBrokerConfig -b 127.0.0.2:10911");
@@ -388,6 +447,22 @@ fn consumed_and_counted(admin: &Admin, id: &str) {
     assert_eq!(admin.run(by_queue), "");
     let counted = format!("Tag: {:<30} Count: 2\nTag: {:<30} Count: 1\n", "other", "t");
     assert_eq!(admin.run(&format!("{by_queue} -f true")), counted);
+    let said = admin.run("queryCq -b 127.0.0.2:10911 -t AdminTopic -q 0 -i 0 -c 3");
+    let recorded = admin.recorded("queryCq -b 127.0.0.2:10911 -t CapTopic -q 0 -i 0 -c 3");
+    assert_eq!(shape(&said).replace("=-", "="), shape(&recorded), "{said}");
+    assert!(
+        said.starts_with("Queue data: \nmax: 3, min: 0\n=====") && said.contains("tagsCode=116,")
+    );
+    let from_one = admin.run("queryCq -t AdminTopic -q 0 -i 1");
+    assert_eq!(from_one.matches("\nidx: ").collect::<Vec<_>>().len(), 2, "{from_one}");
+    assert!(said.ends_with(&from_one[from_one.find("idx: 1").unwrap()..]), "{from_one}");
+    for (words, line) in [
+        ("Index 3 of 0@AdminTopic is not exist!", "queryCq -t AdminTopic -q 0 -i 3"),
+        ("1@AdminTopic is not exist!", "queryCq -t AdminTopic -q 1 -i 0"),
+    ] {
+        let (code, said) = admin.try_run(line);
+        assert!(code == Some(1) && said.contains(words), "{said}");
+    }
     let said = admin.run(&format!("{by_queue} -p true -s t"));
     assert!(said.starts_with(&format!("MSGID: {id} ")) && said.ends_with("BODY: NOT PRINT BODY\n"));
 }
@@ -432,6 +507,21 @@ async fn producers_and_consumers_are_shown_and_moved() {
     let row = all.lines().find(|row| row.starts_with(instance)).unwrap();
     assert!(row.contains(",remoteIP=/127.0.0.1:"), "{all}");
     assert!(row.contains(", language=JAVA, version=513, lastUpdateTimestamp=1"), "{all}");
+    let rows = admin.table("brokerConsumeStats -b 127.0.0.2:10911");
+    let place = format!("{:<64}  {:<64}  {:<32}  {:<4}", "AdminTopic", "cap_push", "broker-a", 0);
+    let row = format!("{place}  {:<20}  {:<20}  {:<20}  20", 2, 2, 0);
+    assert!(rows[0].starts_with(&row), "{rows:?}");
+    assert_eq!(rows[1..], ["", "Diff Total: 0"]);
+    for more in ["-l 1", "-o true"] {
+        let said = admin.run(&format!("brokerConsumeStats -b 127.0.0.2:10911 {more}"));
+        assert_eq!(said.lines().count(), 3, "{said}");
+    }
+    let said = admin.run("queryCq -t AdminTopic -q 0 -i 0 -c 1 -g cap_push");
+    assert!(said.starts_with("Subscription data: \n{\n\t"), "{said}");
+    assert!(said.contains("\n\t\"topic\":\"AdminTopic\""), "{said}");
+    assert!(said.contains("\nFilter data: \nnull\n====="), "{said}");
+    let said = admin.run("queryCq -t AdminTopic -q 0 -i 0 -c 1 -g nobody");
+    assert!(said.starts_with("Filter data: \nnobody@AdminTopic is not online!\n====="), "{said}");
     let said = admin.run("resetOffsetByTime -g cap_push -t AdminTopic -s -1");
     let lines: Vec<_> = said.lines().collect();
     assert!(lines[0].ends_with("timestamp(string)[-1], timestamp(long)[-1]"), "{said}");

@@ -170,6 +170,23 @@ impl Broker {
         Ok(number)
     }
 
+    /// Removes the queues of topics that are not configured any more and of which the log has no
+    /// message, with what groups know of them: as may be left of a topic that was deleted before
+    /// the start read its messages again. Upstream removes those as well that have messages, which
+    /// whoever creates the topic anew would find.
+    pub fn clean_unused_topics(&self) -> Result<(), Error> {
+        let is_unused = |topic: &str| {
+            self.topics.find(topic).is_none()
+                && !topic.starts_with(names::LIGHT_PREFIX)
+                && !self.is_system_topic(topic)
+        };
+        for topic in self.store.remove_unused(&is_unused)? {
+            tracing::info!(topic = &*topic, "queues of a topic that is no more removed");
+            self.offsets.remove_topic(&topic, self.clock.now_ms());
+        }
+        Ok(())
+    }
+
     /// Whether no client may create, change or delete the topic.
     #[must_use]
     pub fn is_system_topic(&self, topic: &str) -> bool {

@@ -73,18 +73,17 @@ const COMMON: [Flag; 2] = [
 ];
 
 /// Commands of upstream that are not there yet.
-const LATER: &str = "addBroker brokerConsumeStats checkRocksdbCqWriteProgress \
-    cleanBrokerMetadata cleanExpiredCQ cleanUnusedTopic consumerStatus copyAcl copyUser \
-    createAcl createUser deleteAcl deleteExpiredCommitLog deleteUser dumpCompactionLog \
-    electMaster exportConfigs exportMetadata exportMetadataInRocksDB exportMetrics \
-    exportPopRecord getAcl getBrokerEpoch getBrokerLiteInfo getColdDataFlowCtrInfo \
-    getControllerConfig getControllerMetaData getLiteClientInfo getLiteGroupInfo \
-    getLiteTopicInfo getParentTopicInfo getSyncStateSet getUser haStatus listAcl listUser \
-    queryCq queryMsgTraceById remappingStaticTopic removeBroker \
-    removeColdDataFlowCtrGroupConfig resetMasterFlushOffset rocksDBConfigToJson \
-    setCommitLogReadAheadMode setConsumeMode startMonitoring statsAll switchTimerEngine \
-    triggerLiteDispatch updateAcl updateBrokerConfig updateColdDataFlowCtrGroupConfig \
-    updateControllerConfig updateNamesrvConfig updateStaticTopic updateUser";
+const LATER: &str = "addBroker checkRocksdbCqWriteProgress cleanBrokerMetadata consumerStatus \
+    copyAcl copyUser createAcl createUser deleteAcl deleteUser dumpCompactionLog electMaster \
+    exportConfigs exportMetadata exportMetadataInRocksDB exportMetrics exportPopRecord getAcl \
+    getBrokerEpoch getBrokerLiteInfo getColdDataFlowCtrInfo getControllerConfig \
+    getControllerMetaData getLiteClientInfo getLiteGroupInfo getLiteTopicInfo \
+    getParentTopicInfo getSyncStateSet getUser listAcl listUser queryMsgTraceById \
+    remappingStaticTopic removeBroker removeColdDataFlowCtrGroupConfig resetMasterFlushOffset \
+    rocksDBConfigToJson setCommitLogReadAheadMode setConsumeMode startMonitoring statsAll \
+    switchTimerEngine triggerLiteDispatch updateAcl updateBrokerConfig \
+    updateColdDataFlowCtrGroupConfig updateControllerConfig updateNamesrvConfig \
+    updateStaticTopic updateUser";
 
 fn commands() -> impl Iterator<Item = &'static Command> {
     let families = [

@@ -3,14 +3,17 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use apogee_control::kv::ORDER_TOPIC_CONFIG;
 use apogee_types::config::{Perm, TopicConfig};
 use apogee_types::{json, names};
-use apogee_wire::remoting::bodies::{CreateTopicListRequestBody, GroupList, TopicList};
+use apogee_wire::remoting::bodies::{
+    ConsumeQueueData, CreateTopicListRequestBody, GroupList, QueryConsumeQueueResponseBody,
+    TopicList,
+};
 use apogee_wire::remoting::requests::{
-    DeleteTopicInBroker, DeleteTopicInNameServer, GetAllTopicList, QueryTopicConsumeByWho,
-    UpdateAndCreateTopicList,
+    DeleteTopicInBroker, DeleteTopicInNameServer, GetAllTopicList, QueryConsumeQueue,
+    QueryTopicConsumeByWho, UpdateAndCreateTopicList,
 };
 use bytes::Bytes;
 
@@ -99,6 +102,19 @@ pub(super) const COMMANDS: &[Command] = &[
         help: "Get cluster info for topic.",
         flags: &[required('t', "topic", "topic name")],
         run: |admin| Box::pin(clusters(admin)),
+    },
+    Command {
+        name: "queryCq",
+        help: "Query cq command.",
+        flags: &[
+            required('t', "topic", "topic name"),
+            required('q', "queue", "queue num, ie. 1"),
+            required('i', "index", "start queue index."),
+            optional('c', "count", "how many."),
+            optional('b', "broker", "broker addr."),
+            optional('g', "consumer", "consumer group."),
+        ],
+        run: |admin| Box::pin(query_queue(admin)),
     },
     Command {
         name: "allocateMQ",
@@ -307,6 +323,54 @@ async fn status(admin: &Admin) -> anyhow::Result<()> {
 async fn clusters(admin: &Admin) -> anyhow::Result<()> {
     for cluster in clusters_of(admin, admin.required('t')).await? {
         line!("{cluster}");
+    }
+    Ok(())
+}
+
+/// What stands in a consume queue, on the broker of `-b` or the first that has the topic.
+async fn query_queue(admin: &Admin) -> anyhow::Result<()> {
+    let topic = admin.required('t');
+    let index = admin.number('i')?.context("a required flag")?;
+    let request = QueryConsumeQueue {
+        topic: topic.to_owned(),
+        queue_id: admin.number('q')?.context("a required flag")?,
+        index,
+        count: admin.number('c')?.unwrap_or(10),
+        consumer_group: admin.flag('g').map(str::to_owned),
+    };
+    let addr: Arc<str> = match admin.flag('b') {
+        Some(addr) => addr.into(),
+        None => {
+            let route = admin.client.route(topic).await?;
+            let first = route.data().broker_datas.first().and_then(|it| it.master());
+            Arc::clone(first.context("No topic route data!")?)
+        }
+    };
+    let answer = admin.client.call::<QueryConsumeQueue>(&addr, &request, Bytes::new()).await?;
+    if answer.body.is_empty() {
+        bail!("{}", answer.remark);
+    }
+    let found: QueryConsumeQueueResponseBody = answer.json()?;
+    let frame = "=".repeat(38);
+    if let Some(subscription) = &found.subscription_data {
+        line!("Subscription data: \n{}", print::pretty(&json::write(subscription)));
+        line!("{frame}");
+    }
+    if let Some(filter) = &found.filter_data {
+        line!("Filter data: \n{filter}\n{frame}");
+    }
+    let (max, min) = (found.max_queue_index, found.min_queue_index);
+    line!("Queue data: \nmax: {max}, min: {min}\n{frame}");
+    for (at, it) in (index..).zip(&found.queue_data) {
+        let text = |text: &Option<String>| text.as_deref().unwrap_or("null").to_owned();
+        let ConsumeQueueData { physic_offset, physic_size, tags_code, eval, .. } = it;
+        line!(
+            "idx: {at}\nConsumeQueueData{{physicOffset={physic_offset}, physicSize={physic_size}, \
+             tagsCode={tags_code}, extendDataJson='{}', bitMap='{}', eval={eval}, msg='{}'}}\n{frame}",
+            text(&it.extend_data_json),
+            text(&it.bit_map),
+            text(&it.msg)
+        );
     }
     Ok(())
 }

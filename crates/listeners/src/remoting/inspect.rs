@@ -1,4 +1,5 @@
-//! Views for operators and tools: 26, 28, 202, 208, 300, 303, 343, 345; and 222, which resets.
+//! Views for operators and tools: 26, 28, 202, 208, 300, 303, 317, 343, 345, 907; and 222, which
+//! resets.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,14 +10,14 @@ use apogee_types::Millis;
 use apogee_types::route::MessageQueue;
 use apogee_types::settings::Settings;
 use apogee_wire::remoting::bodies::{
-    ConsumeStats, GroupList, KVTable, OffsetWrapper, QueryConsumeTimeSpanBody,
-    QuerySubscriptionResponseBody, QueueTimeSpan, ResetOffsetBody, TopicList, TopicOffset,
-    TopicStatsTable,
+    ConsumeStats, ConsumeStatsList, GroupList, HARuntimeInfo, KVTable, OffsetWrapper,
+    QueryConsumeTimeSpanBody, QuerySubscriptionResponseBody, QueueTimeSpan, ResetOffsetBody,
+    TopicList, TopicOffset, TopicStatsTable,
 };
 use apogee_wire::remoting::requests::{
-    GetBrokerConfig, GetBrokerConfigResponse, GetBrokerRuntimeInfo, GetConsumeStats, GetTopicStats,
-    QueryConsumeTimeSpan, QuerySubscriptionByConsumer, QueryTopicConsumeByWho,
-    QueryTopicsByConsumer, ResetOffset,
+    GetBrokerConfig, GetBrokerConfigResponse, GetBrokerConsumeStats, GetBrokerHaStatus,
+    GetBrokerRuntimeInfo, GetConsumeStats, GetTopicStats, QueryConsumeTimeSpan,
+    QuerySubscriptionByConsumer, QueryTopicConsumeByWho, QueryTopicsByConsumer, ResetOffset,
 };
 use apogee_wire::remoting::table::Empty;
 
@@ -30,11 +31,13 @@ pub fn routes(router: Router) -> Router {
         .on::<GetBrokerRuntimeInfo>(runtime_info)
         .on::<GetTopicStats>(topic_stats)
         .on::<GetConsumeStats>(consume_stats)
+        .on::<GetBrokerConsumeStats>(all_consume_stats)
         .on::<QueryTopicConsumeByWho>(groups_of_topic)
         .on::<QueryConsumeTimeSpan>(time_spans)
         .on::<QueryTopicsByConsumer>(topics_of_group)
         .on::<QuerySubscriptionByConsumer>(subscription)
         .on::<ResetOffset>(reset)
+        .on::<GetBrokerHaStatus>(ha_status)
 }
 
 fn message_queue(broker: &Broker, topic: &str, queue_id: i32) -> MessageQueue {
@@ -67,13 +70,45 @@ fn consume_stats(call: &mut Call<'_>, request: GetConsumeStats) -> Answer<Empty>
     }
     let mut offset_table = BTreeMap::new();
     for topic in topics {
-        let Some(queues) = broker.group_view(group, &topic) else { continue };
-        let wrappers = queues
-            .into_iter()
-            .map(|queue| (message_queue(broker, &topic, queue.id), wrapper(&queue)));
-        offset_table.extend(wrappers);
+        offset_table.extend(offsets_in(broker, group, &topic).into_iter().flatten());
     }
     json_body(Empty, &ConsumeStats { consume_tps: 0.0, offset_table })
+}
+
+/// What a group has consumed of a topic; `None` if it does not read it.
+fn offsets_in(
+    broker: &Broker,
+    group: &str,
+    topic: &str,
+) -> Option<BTreeMap<MessageQueue, OffsetWrapper>> {
+    let queues = broker.group_view(group, topic)?;
+    let row = |queue: GroupQueue| (message_queue(broker, topic, queue.id), wrapper(&queue));
+    Some(queues.into_iter().map(row).collect())
+}
+
+/// Of all groups that are configured, in all topics, or all that are ordered.
+fn all_consume_stats(call: &mut Call<'_>, request: GetBrokerConsumeStats) -> Answer<Empty> {
+    let broker = call.broker();
+    let is_wanted = |topic: &Arc<str>| {
+        !request.is_order || broker.topics.find(topic).is_some_and(|config| config.order)
+    };
+    let mut all = ConsumeStatsList {
+        broker_addr: broker.identity.store_host.to_string().into(),
+        ..ConsumeStatsList::default()
+    };
+    for group in broker.groups.table().subscription_group_table.into_keys() {
+        let mut stats = Vec::new();
+        for topic in broker.offsets.topics_of(&group).iter().filter(|topic| is_wanted(topic)) {
+            let Some(offset_table) = offsets_in(broker, &group, topic) else { continue };
+            for it in offset_table.values() {
+                all.total_diff += it.broker_offset - it.consumer_offset;
+                all.total_inflight_diff += it.pull_offset - it.consumer_offset;
+            }
+            stats.push(ConsumeStats { consume_tps: 0.0, offset_table });
+        }
+        all.consume_stats_list.push(BTreeMap::from([(group, stats)]));
+    }
+    json_body(Empty, &all)
 }
 
 fn wrapper(queue: &GroupQueue) -> OffsetWrapper {
@@ -157,6 +192,18 @@ fn config(call: &mut Call<'_>, _: GetBrokerConfig) -> Answer<GetBrokerConfigResp
     let text: String = rows.map(|(key, value)| format!("{key}={value}\n")).collect();
     let version = r#"{"counter":0,"stateVersion":0,"timestamp":0}"#.to_owned();
     Ok(Reply::WithBody(GetBrokerConfigResponse { version }, text.into_bytes()))
+}
+
+/// There is no slave to tell of, and none that follows a master.
+fn ha_status(call: &mut Call<'_>, _: GetBrokerHaStatus) -> Answer<Empty> {
+    let broker = call.broker();
+    let max = broker.store.visible().0 as i64;
+    let mut info = HARuntimeInfo { master: !broker.identity.is_slave(), ..Default::default() };
+    match info.master {
+        true => info.master_commit_log_max_offset = max,
+        false => info.ha_client_runtime_info.max_offset = max,
+    }
+    json_body(Empty, &info)
 }
 
 /// What `mqadmin clusterList` and `brokerStatus` read. Spec `json-quirks.md` 2.3.
