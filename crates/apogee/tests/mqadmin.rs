@@ -528,6 +528,14 @@ async fn producers_and_consumers_are_shown_and_moved() {
     assert_eq!(lines[2], format!("{:<40}  {:<40}  {:<40}", "broker-a", 0, 2));
     consumer.shutdown().await;
     admin.run("sendMessage -t AdminTopic -p more");
+    let rows = admin.table("statsAll -a");
+    assert!(rows.iter().all(|row| !row.starts_with("CapTopic")), "{rows:?}");
+    let said = admin.run("statsAll -t AdminTopic");
+    let row = format!("{:<64}  {:<64} {:>12} ", "AdminTopic", "cap_push", 1);
+    let rows: Vec<_> = said.lines().skip(1).collect();
+    assert!(rows[0].starts_with(&row) && rows.len() == 1, "{said}");
+    let said = admin.run("statsAll -t BenchmarkTest");
+    assert!(said.ends_with(" NO_CONSUMER\n"), "{said}");
     let said = admin.run("skipAccumulatedMessage -g cap_push -t AdminTopic");
     let row = format!("{:<40}  {:<40}  {:<40}", "broker-a", 0, 3);
     assert_eq!(said.lines().skip(1).collect::<Vec<_>>(), [row]);

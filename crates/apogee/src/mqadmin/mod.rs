@@ -22,6 +22,7 @@ mod latency;
 mod messages;
 mod names;
 mod print;
+mod stats;
 mod topics;
 
 /// A command: everything about it stands in one place, beside its function.
@@ -80,7 +81,7 @@ const LATER: &str = "addBroker checkRocksdbCqWriteProgress cleanBrokerMetadata c
     getControllerMetaData getLiteClientInfo getLiteGroupInfo getLiteTopicInfo \
     getParentTopicInfo getSyncStateSet getUser listAcl listUser queryMsgTraceById \
     remappingStaticTopic removeBroker removeColdDataFlowCtrGroupConfig resetMasterFlushOffset \
-    rocksDBConfigToJson setCommitLogReadAheadMode setConsumeMode startMonitoring statsAll \
+    rocksDBConfigToJson setCommitLogReadAheadMode setConsumeMode startMonitoring \
     switchTimerEngine triggerLiteDispatch updateAcl updateBrokerConfig \
     updateColdDataFlowCtrGroupConfig updateControllerConfig updateNamesrvConfig \
     updateStaticTopic updateUser";
@@ -93,6 +94,7 @@ fn commands() -> impl Iterator<Item = &'static Command> {
         messages::COMMANDS,
         latency::COMMANDS,
         names::COMMANDS,
+        stats::COMMANDS,
     ];
     families.into_iter().flatten()
 }
