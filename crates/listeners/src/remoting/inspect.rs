@@ -1,5 +1,5 @@
-//! Views for operators and tools: 26, 28, 202, 208, 300, 303, 317, 343, 345, 907; and 222, which
-//! resets.
+//! Views for operators and tools: 26, 28, 202, 208, 300, 303, 315, 317, 343, 345, 907; and 222,
+//! which resets.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,19 +9,21 @@ use apogee_broker::views::GroupQueue;
 use apogee_types::Millis;
 use apogee_types::route::MessageQueue;
 use apogee_types::settings::Settings;
+use apogee_wire::remoting::ResponseCode;
 use apogee_wire::remoting::bodies::{
-    ConsumeStats, ConsumeStatsList, GroupList, HARuntimeInfo, KVTable, OffsetWrapper,
-    QueryConsumeTimeSpanBody, QuerySubscriptionResponseBody, QueueTimeSpan, ResetOffsetBody,
-    TopicList, TopicOffset, TopicStatsTable,
+    BrokerStatsData, BrokerStatsItem, ConsumeStats, ConsumeStatsList, GroupList, HARuntimeInfo,
+    KVTable, OffsetWrapper, QueryConsumeTimeSpanBody, QuerySubscriptionResponseBody, QueueTimeSpan,
+    ResetOffsetBody, TopicList, TopicOffset, TopicStatsTable,
 };
 use apogee_wire::remoting::requests::{
     GetBrokerConfig, GetBrokerConfigResponse, GetBrokerConsumeStats, GetBrokerHaStatus,
     GetBrokerRuntimeInfo, GetConsumeStats, GetTopicStats, QueryConsumeTimeSpan,
     QuerySubscriptionByConsumer, QueryTopicConsumeByWho, QueryTopicsByConsumer, ResetOffset,
+    ViewBrokerStats,
 };
 use apogee_wire::remoting::table::Empty;
 
-use super::router::{Answer, Call, Reply, Router, json_body};
+use super::router::{Answer, Call, Refusal, Reply, Router, json_body};
 
 /// Adds what this file serves.
 #[must_use]
@@ -38,6 +40,7 @@ pub fn routes(router: Router) -> Router {
         .on::<QuerySubscriptionByConsumer>(subscription)
         .on::<ResetOffset>(reset)
         .on::<GetBrokerHaStatus>(ha_status)
+        .on::<ViewBrokerStats>(stats)
 }
 
 fn message_queue(broker: &Broker, topic: &str, queue_id: i32) -> MessageQueue {
@@ -192,6 +195,24 @@ fn config(call: &mut Call<'_>, _: GetBrokerConfig) -> Answer<GetBrokerConfigResp
     let text: String = rows.map(|(key, value)| format!("{key}={value}\n")).collect();
     let version = r#"{"counter":0,"stateVersion":0,"timestamp":0}"#.to_owned();
     Ok(Reply::WithBody(GetBrokerConfigResponse { version }, text.into_bytes()))
+}
+
+/// Nothing is counted while messages come: what is stored tells how many were put into a topic.
+/// How many a group has got, or how many a put has, nobody knows.
+fn stats(call: &mut Call<'_>, request: ViewBrokerStats) -> Answer<Empty> {
+    let broker = call.broker();
+    let ViewBrokerStats { stats_name: name, stats_key: key } = request;
+    if name != "TOPIC_PUT_NUMS" || broker.topics.find(&key).is_none() {
+        let remark = format!("The stats <{name}> <{key}> not exist");
+        return Err(Refusal::new(ResponseCode::SYSTEM_ERROR, remark));
+    }
+    let now = broker.clock.now_ms();
+    let last = |seconds: i64| {
+        let sum = broker.stored_since(&key, now - seconds * 1000)? as i64;
+        Ok::<_, Refusal>(BrokerStatsItem { avgpt: 0.0, sum, tps: sum as f64 / seconds as f64 })
+    };
+    let (stats_minute, stats_hour, stats_day) = (last(60)?, last(3_600)?, last(24 * 3_600)?);
+    json_body(Empty, &BrokerStatsData { stats_day, stats_hour, stats_minute })
 }
 
 /// There is no slave to tell of, and none that follows a master.
