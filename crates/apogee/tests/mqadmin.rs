@@ -227,6 +227,50 @@ fn what_is_cleaned_is_what_nobody_can_read() {
 }
 
 #[test]
+fn what_is_configured_is_exported() {
+    let dir = tempfile::tempdir().unwrap();
+    let admin = Admin::start(dir.path(), 24_581);
+    let exported = dir.path().join("exported");
+    for topic in ["One", "%RETRY%one"] {
+        admin.run(&format!("updateTopic -c DefaultCluster -t {topic} -r 2 -w 3"));
+    }
+    admin.run("updateSubGroup -c DefaultCluster -g one -q 2");
+    admin.run("updateSubGroup -c DefaultCluster -g SELF_TEST_C_GROUP");
+    let export = |line: &str, name: &str| {
+        let said = admin.run(&format!("{line} -f {}", exported.display()));
+        let path = exported.join(name);
+        assert_eq!(said, format!("export {} success\n", path.display()));
+        let text = std::fs::read_to_string(path).unwrap();
+        assert!(text.starts_with("{\n\t\""), "{text}");
+        serde_json::from_str::<serde_json::Value>(&text).unwrap()
+    };
+    let keys =
+        |value: &serde_json::Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    let all = export("exportMetadata -c DefaultCluster", "metadata.json");
+    assert_eq!(keys(&all), ["exportTime", "subscriptionGroupTable", "topicConfigTable"]);
+    assert_eq!(keys(&all["topicConfigTable"]), ["One"]);
+    assert_eq!(all["topicConfigTable"]["One"]["writeQueueNums"], 3);
+    assert_eq!(keys(&all["subscriptionGroupTable"]), ["one"]);
+    assert_eq!(all["subscriptionGroupTable"]["one"]["retryQueueNums"], 2);
+    let topics = export("exportMetadata -c DefaultCluster -t -s", "topic.json");
+    assert_eq!(keys(&topics), ["exportTime", "topicConfigTable"]);
+    assert_eq!(keys(&topics["topicConfigTable"]), ["%RETRY%one", "One"]);
+    let groups = export("exportMetadata -b 127.0.0.2:10911 -g", "subscriptionGroup.json");
+    assert_eq!(keys(&groups["subscriptionGroupTable"]), ["one"]);
+    assert_eq!(admin.try_run("exportMetadata -b 127.0.0.2:10911").0, Some(1));
+    let configs = export("exportConfigs -c DefaultCluster", "configs.json");
+    let scale =
+        serde_json::json!({ "namesrvSize": 1, "masterBrokerSize": 1, "slaveBrokerSize": 0 });
+    assert_eq!(configs["clusterScale"], scale);
+    let shown = &configs["brokerConfigs"]["broker-a"];
+    assert_eq!(
+        (&shown["fileReservedTime"], &shown["brokerName"]),
+        (&"72".into(), &"broker-a".into())
+    );
+    assert!(keys(shown).len() <= 16, "{shown}");
+}
+
+#[test]
 fn sends_are_timed() {
     let dir = tempfile::tempdir().unwrap();
     let admin = Admin::start(dir.path(), 24_521);

@@ -17,6 +17,7 @@ use crate::greeting::say;
 use crate::produce::name_servers;
 
 mod brokers;
+mod export;
 mod groups;
 mod latency;
 mod messages;
@@ -76,15 +77,14 @@ const COMMON: [Flag; 2] = [
 /// Commands of upstream that are not there yet.
 const LATER: &str = "addBroker checkRocksdbCqWriteProgress cleanBrokerMetadata consumerStatus \
     copyAcl copyUser createAcl createUser deleteAcl deleteUser dumpCompactionLog electMaster \
-    exportConfigs exportMetadata exportMetadataInRocksDB exportMetrics exportPopRecord getAcl \
-    getBrokerEpoch getBrokerLiteInfo getColdDataFlowCtrInfo getControllerConfig \
-    getControllerMetaData getLiteClientInfo getLiteGroupInfo getLiteTopicInfo \
-    getParentTopicInfo getSyncStateSet getUser listAcl listUser queryMsgTraceById \
-    remappingStaticTopic removeBroker removeColdDataFlowCtrGroupConfig resetMasterFlushOffset \
-    rocksDBConfigToJson setCommitLogReadAheadMode setConsumeMode startMonitoring \
-    switchTimerEngine triggerLiteDispatch updateAcl updateBrokerConfig \
-    updateColdDataFlowCtrGroupConfig updateControllerConfig updateNamesrvConfig \
-    updateStaticTopic updateUser";
+    exportMetadataInRocksDB exportMetrics exportPopRecord getAcl getBrokerEpoch \
+    getBrokerLiteInfo getColdDataFlowCtrInfo getControllerConfig getControllerMetaData \
+    getLiteClientInfo getLiteGroupInfo getLiteTopicInfo getParentTopicInfo getSyncStateSet \
+    getUser listAcl listUser queryMsgTraceById remappingStaticTopic removeBroker \
+    removeColdDataFlowCtrGroupConfig resetMasterFlushOffset rocksDBConfigToJson \
+    setCommitLogReadAheadMode setConsumeMode startMonitoring switchTimerEngine \
+    triggerLiteDispatch updateAcl updateBrokerConfig updateColdDataFlowCtrGroupConfig \
+    updateControllerConfig updateNamesrvConfig updateStaticTopic updateUser";
 
 fn commands() -> impl Iterator<Item = &'static Command> {
     let families = [
@@ -95,6 +95,7 @@ fn commands() -> impl Iterator<Item = &'static Command> {
         latency::COMMANDS,
         names::COMMANDS,
         stats::COMMANDS,
+        export::COMMANDS,
     ];
     families.into_iter().flatten()
 }

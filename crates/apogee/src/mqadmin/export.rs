@@ -1,0 +1,197 @@
+//! What a cluster is configured to be, as files of JSON.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use apogee_store::{Disk, RealDisk};
+use apogee_types::config::{GroupConfig, TopicConfig};
+use apogee_types::names::{self, DLQ_PREFIX, RETRY_PREFIX};
+use apogee_types::{Clock, SystemClock, json};
+use apogee_wire::remoting::bodies::{
+    SubscriptionGroupWrapper, TopicConfigAndMappingSerializeWrapper, TopicConfigSerializeWrapper,
+    TopicList,
+};
+use apogee_wire::remoting::requests::{
+    GetAllGroupConfig, GetAllTopicConfig, GetBrokerConfig, GetSystemTopicListFromBroker,
+};
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use super::print::{self, line};
+use super::{Admin, Command, masters, optional, required, switch};
+
+pub(super) const COMMANDS: &[Command] = &[
+    Command {
+        name: "exportMetadata",
+        help: "Export metadata.",
+        flags: &[
+            optional('c', "clusterName", "choose a cluster to export"),
+            optional('b', "brokerAddr", "choose a broker to export"),
+            optional('f', "filePath", "export metadata.json path | default /tmp/rocketmq/export"),
+            switch('t', "topic", "only export topic metadata"),
+            switch('g', "subscriptionGroup", "only export subscriptionGroup metadata"),
+            switch('s', "specialTopic", "need retryTopic and dlqTopic"),
+        ],
+        run: |admin| Box::pin(metadata(admin)),
+    },
+    Command {
+        name: "exportConfigs",
+        help: "Export configs.",
+        flags: &[
+            required('c', "clusterName", "choose a cluster to export"),
+            optional('f', "filePath", "export configs.json path | default /tmp/rocketmq/export"),
+        ],
+        run: |admin| Box::pin(configs(admin)),
+    },
+];
+
+/// Puts a file below the directory of `-f`.
+fn write(admin: &Admin, name: &str, value: &[u8]) -> anyhow::Result<()> {
+    let path = format!("{}/{name}", admin.flag('f').unwrap_or("/tmp/rocketmq/export"));
+    let text = print::pretty(value);
+    RealDisk.replace(Path::new(&path), text.as_bytes()).with_context(|| path.clone())?;
+    line!("export {path} success");
+    Ok(())
+}
+
+async fn metadata(admin: &Admin) -> anyhow::Result<()> {
+    let (only_topics, only_groups) = (admin.is_set('t'), admin.is_set('g'));
+    if let Some(addr) = admin.flag('b') {
+        return match (only_topics, only_groups) {
+            (true, _) => write(admin, "topic.json", &json::write(&user_topics(admin, addr).await?)),
+            (false, true) => write(
+                admin,
+                "subscriptionGroup.json",
+                &json::write(&user_groups(admin, addr).await?),
+            ),
+            (false, false) => bail!("of one broker choose topics with -t or groups with -g"),
+        };
+    }
+    // Of a topic that several brokers have, the queues are added up, as the retry queues of groups.
+    let mut topics = BTreeMap::<Arc<str>, TopicConfig>::new();
+    let mut groups = BTreeMap::<Arc<str>, GroupConfig>::new();
+    for target in admin.targets().await? {
+        for (name, config) in user_topics(admin, &target.addr).await?.topic_config_table {
+            let (read, write) = topics
+                .get(&name)
+                .map_or((0, 0), |known| (known.read_queue_count, known.write_queue_count));
+            let mut config = (*config).clone();
+            config.read_queue_count += read;
+            config.write_queue_count += write;
+            topics.insert(name, config);
+        }
+        for (name, config) in user_groups(admin, &target.addr).await?.subscription_group_table {
+            let mut config = (*config).clone();
+            config.retry_queue_count +=
+                groups.get(&name).map_or(0, |known| known.retry_queue_count);
+            groups.insert(name, config);
+        }
+    }
+    let (topics, groups) = (json!(topics), json!(groups));
+    let mut all = BTreeMap::from([("exportTime", json!(SystemClock.now_ms()))]);
+    let name = match (only_topics, only_groups) {
+        (true, _) => "topic.json",
+        (false, true) => "subscriptionGroup.json",
+        (false, false) => "metadata.json",
+    };
+    if name != "subscriptionGroup.json" {
+        all.insert("topicConfigTable", topics);
+    }
+    if name != "topic.json" {
+        all.insert("subscriptionGroupTable", groups);
+    }
+    write(admin, name, &json::write(&all))
+}
+
+/// Topics of a broker that are not the system's; with `-s` those for retries, too.
+async fn user_topics(admin: &Admin, addr: &str) -> anyhow::Result<TopicConfigSerializeWrapper> {
+    let client = &admin.client;
+    let request = GetSystemTopicListFromBroker {};
+    let system = client.call::<GetSystemTopicListFromBroker>(addr, &request, Bytes::new()).await?;
+    let system: TopicList = system.json()?;
+    let request = GetAllTopicConfig { topic_seq: None, data_version: None, max_topic_count: None };
+    let all = client.call::<GetAllTopicConfig>(addr, &request, Bytes::new()).await?;
+    let all: TopicConfigAndMappingSerializeWrapper = all.json()?;
+    let mut topic_config_table = all.topic_config_table;
+    topic_config_table.retain(|topic, config| {
+        let is_system = system.topic_list.contains(topic) || names::is_system_topic(topic);
+        let is_special = topic.starts_with(RETRY_PREFIX) || topic.starts_with(DLQ_PREFIX);
+        !is_system && (admin.is_set('s') || !is_special) && (0..8).contains(&config.perm.0)
+    });
+    Ok(TopicConfigSerializeWrapper { data_version: all.data_version, topic_config_table })
+}
+
+/// Groups of a broker that are not the system's.
+async fn user_groups(admin: &Admin, addr: &str) -> anyhow::Result<SubscriptionGroupWrapper> {
+    let request = GetAllGroupConfig { group_seq: None, data_version: None, max_group_count: None };
+    let all = admin.client.call::<GetAllGroupConfig>(addr, &request, Bytes::new()).await?;
+    let mut all: SubscriptionGroupWrapper = all.json()?;
+    let is_system =
+        |group: &str| names::is_system_group(group) || PREDEFINED_GROUPS.contains(&group);
+    all.subscription_group_table.retain(|group, _| !is_system(group));
+    Ok(all)
+}
+
+/// Further groups that upstream's own tools and services use.
+const PREDEFINED_GROUPS: [&str; 12] = [
+    "DEFAULT_CONSUMER",
+    "DEFAULT_PRODUCER",
+    "SCHEDULE_CONSUMER",
+    "FILTERSRV_CONSUMER",
+    "__MONITOR_CONSUMER",
+    "CLIENT_INNER_PRODUCER",
+    "SELF_TEST_P_GROUP",
+    "SELF_TEST_C_GROUP",
+    "CID_ONS-HTTP-PROXY",
+    "CID_ONSAPI_PERMISSION",
+    "CID_ONSAPI_OWNER",
+    "CID_ONSAPI_PULL",
+];
+
+/// What upstream shows of a broker's settings.
+const SHOWN: [&str; 16] = [
+    "brokerClusterName",
+    "brokerId",
+    "brokerName",
+    "brokerRole",
+    "fileReservedTime",
+    "filterServerNums",
+    "flushDiskType",
+    "maxMessageSize",
+    "messageDelayLevel",
+    "msgTraceTopicName",
+    "slaveReadEnable",
+    "traceOn",
+    "traceTopicEnable",
+    "useTLS",
+    "autoCreateTopicEnable",
+    "autoCreateSubscriptionGroup",
+];
+
+async fn configs(admin: &Admin) -> anyhow::Result<()> {
+    let cluster = admin.required('c');
+    let info = admin.client.cluster_info().await?;
+    let masters = masters(&info, cluster)?;
+    let mut configs = BTreeMap::<String, BTreeMap<String, String>>::new();
+    for master in &masters {
+        let request = GetBrokerConfig {};
+        let answer =
+            admin.client.call::<GetBrokerConfig>(&master.addr, &request, Bytes::new()).await?;
+        let text = String::from_utf8_lossy(&answer.body);
+        let rows = text.lines().filter_map(|row| row.split_once('='));
+        let shown = rows.filter(|(key, _)| SHOWN.contains(key));
+        let shown = shown.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        configs.insert(master.name.to_string(), shown.collect());
+    }
+    let of_cluster = info.broker_addr_table.values().filter(|it| *it.cluster == *cluster);
+    let brokers: usize = of_cluster.map(|it| it.broker_addrs.len()).sum();
+    let scale: Value = json!({
+        "namesrvSize": admin.client.name_servers().len(),
+        "masterBrokerSize": masters.len(),
+        "slaveBrokerSize": brokers.saturating_sub(masters.len()),
+    });
+    let all = BTreeMap::from([("brokerConfigs", json!(configs)), ("clusterScale", scale)]);
+    write(admin, "configs.json", &json::write(&all))
+}
