@@ -3,9 +3,11 @@
 
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "a real server on a real disk")]
 
+mod raw;
 mod server;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -21,7 +23,7 @@ struct Admin {
 }
 
 impl Admin {
-    fn start(dir: &std::path::Path, port: u16) -> Self {
+    fn start(dir: &Path, port: u16) -> Self {
         let conf = "brokerName=broker-a\nbrokerIP1=127.0.0.1\n";
         Self { server: Server::start(dir, port, conf), broker: format!("127.0.0.1:{}", port + 10) }
     }
@@ -34,12 +36,24 @@ impl Admin {
         said
     }
 
+    #[track_caller]
+    fn run_in(&self, dir: &Path, line: &str) -> String {
+        let (code, said) = self.try_run_in(dir, line);
+        assert_eq!(code, Some(0), "{line}: {said}");
+        said
+    }
+
     fn try_run(&self, line: &str) -> (Option<i32>, String) {
+        self.try_run_in(Path::new("."), line)
+    }
+
+    fn try_run_in(&self, dir: &Path, line: &str) -> (Option<i32>, String) {
         let line = line.replace("127.0.0.2:10911", &self.broker);
         let output = Command::new(env!("CARGO_BIN_EXE_apogee"))
             .arg("mqadmin")
             .args(line.split_whitespace())
             .env("NAMESRV_ADDR", &self.server.addr)
+            .current_dir(dir)
             .output()
             .unwrap();
         let said = String::from_utf8(output.stdout).unwrap();
@@ -270,6 +284,83 @@ fn what_is_configured_is_exported() {
     assert!(keys(shown).len() <= 16, "{shown}");
 }
 
+/// What a client says to 307, as Java writes it.
+const RUNNING: &str = r#"{"mqPopTable":{},"mqTable":{
+    {"brokerName":"broker-a","queueId":0,"topic":"T"}:{"cachedMsgCount":2,"commitOffset":7,
+    "droped":false,"lastConsumeTimestamp":0,"lastPullTimestamp":1700000000123,"locked":false}},
+    "properties":{"PROP_CONSUMEORDERLY":"false","PROP_CONSUME_TYPE":"CONSUME_PASSIVELY",
+    "PROP_CONSUMER_START_TIMESTAMP":"1700000000000"},
+    "statusTable":{"T":{"consumeFailedMsgs":3,"consumeOKTPS":1.5,"pullRT":0.25}},
+    "subscriptionSet":[{"subString":"SUB","topic":"T"}],"userConsumerInfo":{},"jstack":"TID 1\n"}"#;
+
+/// A member of group `g` that answers what it is asked of itself.
+fn member(admin: &Admin, client: &str, tags: &'static str) {
+    let mut stream = raw::connect(&admin.server);
+    stream.set_read_timeout(None).unwrap();
+    let body = format!(
+        r#"{{"clientID":"{client}","consumerDataSet":[{{"groupName":"g",
+            "consumeType":"CONSUME_PASSIVELY","messageModel":"CLUSTERING",
+            "subscriptionDataSet":[{{"topic":"T","subString":"*","subVersion":1}}]}}]}}"#
+    );
+    stream
+        .write_all(&raw::frame(r#"{"code":34,"opaque":1,"version":513}"#, body.as_bytes()))
+        .unwrap();
+    // It is told of itself, too.
+    while raw::answer(&mut stream)["code"] != 0 {}
+    let serve = move || {
+        while let Some(asked) = raw::next_answer(&mut stream) {
+            if asked["code"] == 307 {
+                let header = format!(r#"{{"code":0,"flag":1,"opaque":{}}}"#, asked["opaque"]);
+                let body = RUNNING.replace("SUB", tags);
+                stream.write_all(&raw::frame(&header, body.as_bytes())).unwrap();
+            }
+        }
+    };
+    std::thread::Builder::new().spawn(serve).unwrap();
+}
+
+#[test]
+fn consumers_say_what_they_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let admin = Admin::start(dir.path(), 24_621);
+    let (code, said) = admin.try_run("consumerStatus -g g");
+    assert!(code == Some(1) && said.contains("not online"), "{said}");
+    member(&admin, "one@1#2", "a");
+    let queue = "MessageQueue [topic=T, brokerName=broker-a, queueId=0]";
+    let said = admin.run_in(dir.path(), "consumerStatus -g g");
+    let lines: Vec<_> = said.lines().collect();
+    let recorded = admin.recorded("consumerStatus -g cap_push");
+    let recorded: Vec<_> = recorded.lines().collect();
+    assert_eq!((lines[0], &lines[2..7]), (recorded[0], &recorded[2..7]), "{said}");
+    let row = format!("{:<10} {:<40} {:<20} ", 1, "one@1#2", "V5_5_0");
+    let path = lines[1].strip_prefix(&row).unwrap();
+    assert!(path.ends_with("/one@1#2"), "{said}");
+    let blocked = format!("one@1#2 {queue} can't consume for a while, maybe blocked, ");
+    assert!(lines[7].starts_with(&blocked) && lines.len() == 8, "{said}");
+    let text = std::fs::read_to_string(dir.path().join(path)).unwrap();
+    assert_eq!(admin.run("consumerStatus -g g -i one@1#2 -s"), text);
+    for part in [
+        format!("#Consumer Properties#\n{:<40}: false\n", "PROP_CONSUMEORDERLY"),
+        format!(
+            "\n\n\n#Consumer Subscription#\n001 Topic: {:<40} ClassFilter: false    SubEx",
+            "T"
+        ),
+        format!("\n{:<32}  {:<32}  {:<4}  {:<20}\n", "T", "broker-a", 0, 7),
+        format!("\n{:<64}  {:<32}  0     ProcessQueueInfo [commitOffset=7, ", "T", "broker-a"),
+        ", cachedMsgCount=2, cachedMsgSizeInMiB=0, ".to_owned(),
+        format!("\n{:<32}  {:>14} {:>14} {:>14} {:>14} ", "T", "0.25", "0.00", "0.00", "1.50"),
+        "\n\n#User Consume Info#\n\n\n#Consumer jstack#\nTID 1\n".to_owned(),
+    ] {
+        assert!(text.contains(&part), "{part}\n{text}");
+    }
+    member(&admin, "../two", "b");
+    let said = admin.run_in(dir.path(), "consumerStatus -g g");
+    let warned = "\n\n\nWARN: Different subscription in the same group of consumer!!!\n";
+    assert!(said.ends_with(warned) && said.contains("/.._two\n"), "{said}");
+    let (code, said) = admin.try_run("consumerStatus -g g -i nobody");
+    assert!(code == Some(1) && said.contains("The Consumer <g> <nobody> not online"), "{said}");
+}
+
 #[test]
 fn sends_are_timed() {
     let dir = tempfile::tempdir().unwrap();
@@ -336,8 +427,8 @@ fn what_goes_wrong_is_said() {
     assert!(overview.starts_with("The most commonly used mqadmin commands are:\n   updateTopic"));
     let (code, said) = admin.try_run("nothing");
     assert_eq!((code, &*said), (Some(0), "The sub command nothing not exist.\n"));
-    let yet = "mqadmin consumerStatus: Apogee does not have this command yet\n";
-    assert_eq!(admin.try_run("consumerStatus -g g"), (Some(1), yet.to_owned()));
+    let yet = "mqadmin startMonitoring: Apogee does not have this command yet\n";
+    assert_eq!(admin.try_run("startMonitoring -g g"), (Some(1), yet.to_owned()));
     assert!(admin.run("help topicStatus").starts_with("usage: mqadmin topicStatus"));
     for (line, words) in [
         ("topicStatus", "Missing required option: t\nusage: mqadmin topicStatus"),

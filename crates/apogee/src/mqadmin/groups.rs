@@ -231,7 +231,7 @@ pub async fn stats(admin: &Admin, group: &str) -> anyhow::Result<ConsumeStats> {
 }
 
 /// Those who have the group's retry topic; without one, all.
-async fn masters_of(admin: &Admin, group: &str) -> anyhow::Result<Vec<String>> {
+pub async fn masters_of(admin: &Admin, group: &str) -> anyhow::Result<Vec<String>> {
     let brokers = match admin.client.route(&names::retry_topic(group)).await {
         Ok(route) => route.data().broker_datas.clone(),
         Err(Error::NoRoute { .. }) => {

@@ -23,6 +23,7 @@ mod latency;
 mod messages;
 mod names;
 mod print;
+mod running;
 mod stats;
 mod topics;
 
@@ -75,8 +76,8 @@ const COMMON: [Flag; 2] = [
 ];
 
 /// Commands of upstream that are not there yet.
-const LATER: &str = "addBroker checkRocksdbCqWriteProgress cleanBrokerMetadata consumerStatus \
-    copyAcl copyUser createAcl createUser deleteAcl deleteUser dumpCompactionLog electMaster \
+const LATER: &str = "addBroker checkRocksdbCqWriteProgress cleanBrokerMetadata copyAcl \
+    copyUser createAcl createUser deleteAcl deleteUser dumpCompactionLog electMaster \
     exportMetadataInRocksDB exportMetrics exportPopRecord getAcl getBrokerEpoch \
     getBrokerLiteInfo getColdDataFlowCtrInfo getControllerConfig getControllerMetaData \
     getLiteClientInfo getLiteGroupInfo getLiteTopicInfo getParentTopicInfo getSyncStateSet \
@@ -96,6 +97,7 @@ fn commands() -> impl Iterator<Item = &'static Command> {
         names::COMMANDS,
         stats::COMMANDS,
         export::COMMANDS,
+        running::COMMANDS,
     ];
     families.into_iter().flatten()
 }

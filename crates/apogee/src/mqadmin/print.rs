@@ -31,6 +31,11 @@ pub fn millis(ms: Millis) -> String {
     local(ms).strftime("%Y-%m-%d %H:%M:%S,%3f").to_string()
 }
 
+/// Nothing but digits, to the millisecond.
+pub fn digits(ms: Millis) -> String {
+    local(ms).strftime("%Y%m%d%H%M%S%3f").to_string()
+}
+
 /// Milliseconds since 1970, `now` (which is -1), or local time as `yyyy-MM-dd#HH:mm:ss:SSS`.
 pub fn parse_time(text: &str) -> anyhow::Result<Millis> {
     if text == "now" {

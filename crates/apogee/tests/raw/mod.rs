@@ -27,6 +27,11 @@ pub fn answer(stream: &mut TcpStream) -> serde_json::Value {
     whole_answer(stream).0
 }
 
+/// The header of what comes next; `None` once the server is gone.
+pub fn next_answer(stream: &mut TcpStream) -> Option<serde_json::Value> {
+    stream.peek(&mut [0]).is_ok_and(|len| 0 < len).then(|| answer(stream))
+}
+
 /// Header and body of what comes next.
 pub fn whole_answer(stream: &mut TcpStream) -> (serde_json::Value, Vec<u8>) {
     let mut lengths = [0; 8];
