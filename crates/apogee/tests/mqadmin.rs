@@ -282,6 +282,18 @@ fn what_is_configured_is_exported() {
         (&"72".into(), &"broker-a".into())
     );
     assert!(keys(shown).len() <= 16, "{shown}");
+    admin.run("sendMessage -t One -p hello");
+    let metrics = export("exportMetrics -c DefaultCluster", "metrics.json");
+    assert_eq!(keys(&metrics), ["evaluateReport", "totalData"]);
+    assert_eq!(keys(&metrics["totalData"]), ["totalOneDayNum", "totalTps"]);
+    assert_eq!(keys(&metrics["totalData"]["totalOneDayNum"]).len(), 4);
+    let broker = &metrics["evaluateReport"]["broker-a"];
+    assert_eq!(keys(broker), ["runtimeEnv", "runtimeQuota", "runtimeVersion"]);
+    let quota = &broker["runtimeQuota"];
+    assert_eq!((&quota["topicSize"], &quota["groupSize"]), (&1.into(), &1.into()));
+    assert!(quota["tps"]["normalInTps"].is_f64(), "{quota}");
+    assert_eq!(quota["tps"]["normalInTps"], metrics["totalData"]["totalTps"]["totalNormalInTps"]);
+    assert_eq!(broker["runtimeVersion"]["rocketmqVersion"], "V5_5_0");
 }
 
 /// What a client says to 307, as Java writes it.

@@ -198,7 +198,7 @@ async fn ha_status_of(admin: &Admin, addr: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn runtime_info(admin: &Admin, addr: &str) -> anyhow::Result<BTreeMap<String, String>> {
+pub async fn runtime_info(admin: &Admin, addr: &str) -> anyhow::Result<BTreeMap<String, String>> {
     let request = GetBrokerRuntimeInfo {};
     let answer = admin.client.call::<GetBrokerRuntimeInfo>(addr, &request, Bytes::new()).await?;
     Ok(answer.json::<KVTable>()?.table)

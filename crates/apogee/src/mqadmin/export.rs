@@ -1,6 +1,6 @@
 //! What a cluster is configured to be, as files of JSON.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,9 +10,10 @@ use apogee_types::config::{GroupConfig, TopicConfig};
 use apogee_types::names::{self, DLQ_PREFIX, RETRY_PREFIX};
 use apogee_types::{Clock, SystemClock, json};
 use apogee_wire::remoting::bodies::{
-    SubscriptionGroupWrapper, TopicConfigAndMappingSerializeWrapper, TopicConfigSerializeWrapper,
-    TopicList,
+    Connection, SubscriptionGroupWrapper, TopicConfigAndMappingSerializeWrapper,
+    TopicConfigSerializeWrapper, TopicList,
 };
+use apogee_wire::remoting::header::VERSION;
 use apogee_wire::remoting::requests::{
     GetAllGroupConfig, GetAllTopicConfig, GetBrokerConfig, GetSystemTopicListFromBroker,
 };
@@ -20,7 +21,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::print::{self, line};
-use super::{Admin, Command, masters, optional, required, switch};
+use super::{Admin, Command, masters, optional, required, stats, switch};
 
 pub(super) const COMMANDS: &[Command] = &[
     Command {
@@ -44,6 +45,15 @@ pub(super) const COMMANDS: &[Command] = &[
             optional('f', "filePath", "export configs.json path | default /tmp/rocketmq/export"),
         ],
         run: |admin| Box::pin(configs(admin)),
+    },
+    Command {
+        name: "exportMetrics",
+        help: "Export metrics.",
+        flags: &[
+            required('c', "clusterName", "choose a cluster to export"),
+            optional('f', "filePath", "export metrics.json path | default /tmp/rocketmq/export"),
+        ],
+        run: |admin| Box::pin(metrics(admin)),
     },
 ];
 
@@ -176,14 +186,9 @@ async fn configs(admin: &Admin) -> anyhow::Result<()> {
     let masters = masters(&info, cluster)?;
     let mut configs = BTreeMap::<String, BTreeMap<String, String>>::new();
     for master in &masters {
-        let request = GetBrokerConfig {};
-        let answer =
-            admin.client.call::<GetBrokerConfig>(&master.addr, &request, Bytes::new()).await?;
-        let text = String::from_utf8_lossy(&answer.body);
-        let rows = text.lines().filter_map(|row| row.split_once('='));
-        let shown = rows.filter(|(key, _)| SHOWN.contains(key));
-        let shown = shown.map(|(key, value)| (key.to_owned(), value.to_owned()));
-        configs.insert(master.name.to_string(), shown.collect());
+        let mut settings = settings(admin, &master.addr).await?;
+        settings.retain(|key, _| SHOWN.contains(&&**key));
+        configs.insert(master.name.to_string(), settings);
     }
     let of_cluster = info.broker_addr_table.values().filter(|it| *it.cluster == *cluster);
     let brokers: usize = of_cluster.map(|it| it.broker_addrs.len()).sum();
@@ -194,4 +199,105 @@ async fn configs(admin: &Admin) -> anyhow::Result<()> {
     });
     let all = BTreeMap::from([("brokerConfigs", json!(configs)), ("clusterScale", scale)]);
     write(admin, "configs.json", &json::write(&all))
+}
+
+async fn settings(admin: &Admin, addr: &str) -> anyhow::Result<BTreeMap<String, String>> {
+    let call = admin.client.call::<GetBrokerConfig>(addr, &GetBrokerConfig {}, Bytes::new());
+    let answer = call.await?;
+    let text = String::from_utf8_lossy(&answer.body);
+    let rows = text.lines().filter_map(|row| row.split_once('='));
+    Ok(rows.map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
+}
+
+/// Adds numbers of one broker to those of all.
+fn add<N: Copy + std::ops::AddAssign>(
+    totals: &mut BTreeMap<&'static str, N>,
+    more: [(&'static str, N); 4],
+) {
+    for (name, value) in more {
+        totals.entry(name).and_modify(|total| *total += value).or_insert(value);
+    }
+}
+
+async fn metrics(admin: &Admin) -> anyhow::Result<()> {
+    let (mut report, mut rates, mut counts) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+    for master in masters(&admin.client.cluster_info().await?, admin.required('c'))? {
+        let addr = &*master.addr;
+        let runtime = super::brokers::runtime_info(admin, addr).await?;
+        let settings = settings(admin, addr).await?;
+        let groups = user_groups(admin, addr).await?.subscription_group_table;
+        let topics = user_topics(admin, addr).await?.topic_config_table;
+        let put = "TOPIC_PUT_NUMS";
+        let half = stats::moved_on(admin, addr, put, names::HALF_TOPIC).await;
+        let delayed = stats::moved_on(admin, addr, put, names::SCHEDULE_TOPIC).await;
+        let rate = |key: &str| {
+            let first = runtime.get(key).and_then(|text| text.split_whitespace().next());
+            first.and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0)
+        };
+        let yesterday = |what: &str| {
+            let count = |day: &str| {
+                let text = runtime.get(&format!("{what}{day}Morning"));
+                text.and_then(|text| text.parse::<i64>().ok()).unwrap_or(0)
+            };
+            count("Today") - count("Yesterday")
+        };
+        let (put_tps, got_tps) = (rate("putTps"), rate("getTransferredTps"));
+        let (put, got) = (yesterday("msgPutTotal"), yesterday("msgGetTotal"));
+        add(
+            &mut rates,
+            [
+                ("totalNormalInTps", put_tps),
+                ("totalNormalOutTps", got_tps),
+                ("totalTransInTps", half.tps),
+                ("totalScheduleInTps", delayed.tps),
+            ],
+        );
+        let day = [
+            ("normalOneDayInNum", put),
+            ("normalOneDayOutNum", got),
+            ("transOneDayInNum", half.count),
+            ("scheduleOneDayInNum", delayed.count),
+        ];
+        add(&mut counts, day);
+        let mut clients = BTreeSet::new();
+        for group in groups.keys() {
+            let Ok(Some(found)) = super::groups::connection(admin, group).await else { continue };
+            let name = |it: &Connection| format!("{}%{}", it.language, print::version(it.version));
+            clients.extend(found.connection_set.iter().map(name));
+        }
+        // What a broker does not tell is left out.
+        let pick = |table: &BTreeMap<String, String>, keys: &[(&'static str, &str)]| {
+            let value =
+                |(name, key): &(&'static str, &str)| Some((*name, table.get(*key)?.clone()));
+            keys.iter().filter_map(value).collect::<BTreeMap<_, _>>()
+        };
+        let mut env = pick(&settings, &[("cpuNum", "clientCallbackExecutorThreads")]);
+        env.append(&mut pick(&runtime, &[("totalMemKBytes", "totalMemKBytes")]));
+        let disks = ["commitLogDiskRatio", "consumeQueueDiskRatio"].map(|key| (key, key));
+        let mut quota = json!({
+            "diskRatio": pick(&runtime, &disks),
+            "tps": {
+                "normalInTps": put_tps,
+                "normalOutTps": got_tps,
+                "transInTps": half.tps,
+                "scheduleInTps": delayed.tps,
+            },
+            "oneDayNum": BTreeMap::from(day),
+            "topicSize": topics.len(),
+            "groupSize": groups.len(),
+        });
+        if let Some(len) = runtime.get("putMessageAverageSize") {
+            quota["messageAverageSize"] = json!(len);
+        }
+        let version = json!({ "rocketmqVersion": print::version(VERSION), "clientInfo": clients });
+        let of_broker =
+            json!({ "runtimeEnv": env, "runtimeQuota": quota, "runtimeVersion": version });
+        report.insert(master.name.to_string(), of_broker);
+    }
+    let totals = json!({ "totalTps": rates, "totalOneDayNum": counts });
+    write(
+        admin,
+        "metrics.json",
+        &json::write(&json!({ "evaluateReport": report, "totalData": totals })),
+    )
 }

@@ -78,10 +78,10 @@ const COMMON: [Flag; 2] = [
 /// Commands of upstream that are not there yet.
 const LATER: &str = "addBroker checkRocksdbCqWriteProgress cleanBrokerMetadata copyAcl \
     copyUser createAcl createUser deleteAcl deleteUser dumpCompactionLog electMaster \
-    exportMetadataInRocksDB exportMetrics exportPopRecord getAcl getBrokerEpoch \
-    getBrokerLiteInfo getColdDataFlowCtrInfo getControllerConfig getControllerMetaData \
-    getLiteClientInfo getLiteGroupInfo getLiteTopicInfo getParentTopicInfo getSyncStateSet \
-    getUser listAcl listUser queryMsgTraceById remappingStaticTopic removeBroker \
+    exportMetadataInRocksDB exportPopRecord getAcl getBrokerEpoch getBrokerLiteInfo \
+    getColdDataFlowCtrInfo getControllerConfig getControllerMetaData getLiteClientInfo \
+    getLiteGroupInfo getLiteTopicInfo getParentTopicInfo getSyncStateSet getUser listAcl \
+    listUser queryMsgTraceById remappingStaticTopic removeBroker \
     removeColdDataFlowCtrGroupConfig resetMasterFlushOffset rocksDBConfigToJson \
     setCommitLogReadAheadMode setConsumeMode startMonitoring switchTimerEngine \
     triggerLiteDispatch updateAcl updateBrokerConfig updateColdDataFlowCtrGroupConfig \

@@ -63,24 +63,33 @@ async fn show(admin: &Admin, topic: &str) -> anyhow::Result<()> {
 }
 
 #[derive(Default)]
-struct Moved {
+pub struct Moved {
     /// Messages a second in the last minute.
-    tps: f64,
+    pub tps: f64,
     /// Messages of a day; of a younger broker since it began.
-    count: i64,
+    pub count: i64,
 }
 
-/// What the brokers of a topic have counted under a name; those that have not, nothing.
+/// What the brokers of a topic have counted under a name.
 async fn moved(admin: &Admin, topic: &str, name: &str, key: &str) -> anyhow::Result<Moved> {
     let mut moved = Moved::default();
-    let request = ViewBrokerStats { stats_name: name.to_owned(), stats_key: key.to_owned() };
     let route = admin.client.route(topic).await?;
     for addr in route.data().broker_datas.iter().filter_map(|broker| broker.master()) {
-        let call = admin.client.call::<ViewBrokerStats>(addr, &request, Bytes::new()).await;
-        let Ok(found) = call.and_then(|answer| answer.json::<BrokerStatsData>()) else { continue };
-        moved.tps += found.stats_minute.tps;
-        let sums = [found.stats_day.sum, found.stats_hour.sum, found.stats_minute.sum];
-        moved.count += sums.into_iter().find(|sum| *sum != 0).unwrap_or(0);
+        let of_broker = moved_on(admin, addr, name, key).await;
+        moved.tps += of_broker.tps;
+        moved.count += of_broker.count;
     }
     Ok(moved)
+}
+
+/// What a broker has counted; if it has not, nothing.
+pub async fn moved_on(admin: &Admin, addr: &str, name: &str, key: &str) -> Moved {
+    let request = ViewBrokerStats { stats_name: name.to_owned(), stats_key: key.to_owned() };
+    let call = admin.client.call::<ViewBrokerStats>(addr, &request, Bytes::new()).await;
+    let Ok(found) = call.and_then(|answer| answer.json::<BrokerStatsData>()) else {
+        return Moved::default();
+    };
+    let sums = [found.stats_day.sum, found.stats_hour.sum, found.stats_minute.sum];
+    let count = sums.into_iter().find(|sum| *sum != 0).unwrap_or(0);
+    Moved { tps: found.stats_minute.tps, count }
 }
