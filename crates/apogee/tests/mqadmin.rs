@@ -480,6 +480,13 @@ fn brokers_are_shown_as_upstream_shows_them() {
     assert!(["DefaultClusterbroker-a0"].iter().all(|it| ours.starts_with(it)));
     assert!(same.take(23).all(is_alike));
     let status = admin.run("brokerStatus -b 127.0.0.2:10911");
+    assert!(status.contains("\nmsgPutTotalTodayMorning         : 0\n"), "{status}");
+    admin.run("sendMessage -t Days -p hello");
+    let said = admin.run("clusterList -m");
+    let counts = format!("{:>14} {:>14} {:>14} {:>14}", 0, 0, 1, 0);
+    let row = format!("{:<16}  {:<32} {counts}", "DefaultCluster", "broker-a");
+    assert_eq!(said.lines().skip(1).collect::<Vec<_>>(), [row]);
+    let status = admin.run("brokerStatus -b 127.0.0.2:10911");
     let end = status.lines().find_map(|row| row.strip_prefix("commitLogMaxOffset              : "));
     let header = format!(
         "{:<32}  {:<16} {:>16} {:>16}",

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 
 use crate::clients::Clients;
 use crate::created::Created;
+use crate::days::{Counts, Days};
 use crate::delay::{Delays, Levels};
 use crate::documents::{Loaded, Written};
 use crate::error::Error;
@@ -48,6 +49,7 @@ pub struct Broker {
     pub locks: Locks,
     pub waiters: Waiters,
     pub delays: Delays,
+    pub days: Days,
     pub started_ms: Millis,
     /// `brokerPermission`; live.
     permission: AtomicI32,
@@ -102,6 +104,7 @@ impl Broker {
             locks: Locks::default(),
             waiters: Waiters::default(),
             delays: Delays::new(levels, &loaded.delays),
+            days: Days::default(),
             started_ms: clock.now_ms(),
             permission: AtomicI32::new(settings.broker_permission),
             documents,
@@ -154,6 +157,8 @@ impl Broker {
         let now = self.clock.now_ms();
         self.clients.expire(now);
         self.locks.expire(now);
+        let (put, got) = (self.store.put_count(), self.store.read_count());
+        self.days.note(now, Counts { put, got });
         if let Err(error) = self.persist_tables().and_then(|()| self.persist_progress()) {
             tracing::error!(%error, "configuration and offsets are not on disk; will try again");
         }

@@ -394,6 +394,12 @@ impl Store {
         self.log.prepare()
     }
 
+    /// Messages that reads of queues found since the start.
+    #[must_use]
+    pub fn read_count(&self) -> u64 {
+        self.read_count.load(Ordering::Relaxed)
+    }
+
     /// Messages that were stored since the start.
     #[must_use]
     pub fn put_count(&self) -> u64 {

@@ -16,13 +16,17 @@ use apogee_wire::remoting::requests::{
 use bytes::Bytes;
 
 use super::print::{self, line};
-use super::{Admin, Command, masters, optional, required};
+use super::{Admin, Command, masters, optional, required, switch};
 
 pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "clusterList",
         help: "List cluster infos.",
-        flags: &[optional('c', "clusterName", "which cluster")],
+        flags: &[
+            switch('m', "moreStats", "Print more stats"),
+            optional('i', "interval", "specify intervals numbers, it is in seconds"),
+            optional('c', "clusterName", "which cluster"),
+        ],
         run: |admin| Box::pin(list(admin)),
     },
     Command {
@@ -204,7 +208,58 @@ pub async fn runtime_info(admin: &Admin, addr: &str) -> anyhow::Result<BTreeMap<
     Ok(answer.json::<KVTable>()?.table)
 }
 
+/// Once, or with `-i` again and again.
 async fn list(admin: &Admin) -> anyhow::Result<()> {
+    let pause = admin.number('i')?.map(Duration::from_secs);
+    loop {
+        match admin.is_set('m') {
+            true => list_days(admin).await?,
+            false => list_now(admin).await?,
+        }
+        let Some(pause) = pause else { return Ok(()) };
+        tokio::time::sleep(pause).await;
+        line!("");
+    }
+}
+
+/// How many messages came and went yesterday, and today so far.
+async fn list_days(admin: &Admin) -> anyhow::Result<()> {
+    let row = |cluster: &str, broker: &str, [put, got, put_now, got_now]: [&str; 4]| {
+        let counts = format!("{put:>14} {got:>14} {put_now:>14} {got_now:>14}");
+        line!("{cluster:<16}  {broker:<32} {counts}");
+    };
+    let counts = ["#InTotalYest", "#OutTotalYest", "#InTotalToday", "#OutTotalToday"];
+    row("#Cluster Name", "#Broker Name", counts);
+    let info = admin.client.cluster_info().await?;
+    for (cluster, names) in &info.cluster_addr_table {
+        if admin.flag('c').is_some_and(|wanted| wanted != &**cluster) {
+            continue;
+        }
+        for broker in names.iter().filter_map(|name| info.broker_addr_table.get(name)) {
+            for addr in broker.broker_addrs.values() {
+                let table = runtime_info(admin, addr).await.unwrap_or_default();
+                let count = |key: &str| {
+                    table.get(key).and_then(|it| it.parse::<i64>().ok()).unwrap_or_default()
+                };
+                let between = |what: &str, from: &str, until: &str| {
+                    (count(&format!("{what}{until}")) - count(&format!("{what}{from}"))).to_string()
+                };
+                let (put, got) = ("msgPutTotal", "msgGetTotal");
+                let (before, morning, now) = ("YesterdayMorning", "TodayMorning", "TodayNow");
+                let counts = [
+                    between(put, before, morning),
+                    between(got, before, morning),
+                    between(put, morning, now),
+                    between(got, morning, now),
+                ];
+                row(cluster, &broker.broker_name, counts.each_ref().map(String::as_str));
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn list_now(admin: &Admin) -> anyhow::Result<()> {
     let info = admin.client.cluster_info().await?;
     let place = ("#Cluster Name", "#Broker Name", "#BID", "#Addr", "#Version");
     let (cluster, name, id, addr, version) = place;

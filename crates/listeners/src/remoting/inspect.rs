@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use apogee_broker::Broker;
+use apogee_broker::days::Mornings;
 use apogee_broker::views::GroupQueue;
 use apogee_types::Millis;
 use apogee_types::route::MessageQueue;
@@ -232,6 +233,7 @@ fn runtime_info(call: &mut Call<'_>, _: GetBrokerRuntimeInfo) -> Answer<Empty> {
     let broker = call.broker();
     let store = broker.store.statistics();
     let (put, got) = (store.put_count, store.read_count);
+    let Mornings { today, yesterday } = broker.days.mornings();
     let uptime_ms: Millis = broker.clock.now_ms() - broker.started_ms;
     let seconds = (uptime_ms / 1000).max(1) as f64;
     let rate = |count: u64| format!("{0:.1} {0:.1} {0:.1}", count as f64 / seconds);
@@ -241,6 +243,11 @@ fn runtime_info(call: &mut Call<'_>, _: GetBrokerRuntimeInfo) -> Answer<Empty> {
         ("putTps", rate(put)),
         ("getTransferredTps", rate(got)),
         ("getTransferedTps", rate(got)),
+        ("putMessageAverageSize", (store.put_bytes as f64 / put.max(1) as f64).to_string()),
+        ("msgPutTotalYesterdayMorning", yesterday.put.to_string()),
+        ("msgPutTotalTodayMorning", today.put.to_string()),
+        ("msgGetTotalYesterdayMorning", yesterday.got.to_string()),
+        ("msgGetTotalTodayMorning", today.got.to_string()),
         ("msgPutTotalTodayNow", put.to_string()),
         ("msgGetTotalTodayNow", got.to_string()),
         ("commitLogMinOffset", store.log_min.0.to_string()),
