@@ -621,6 +621,37 @@ fn consumed_and_counted(admin: &Admin, id: &str) {
     assert!(said.starts_with(&format!("MSGID: {id} ")) && said.ends_with("BODY: NOT PRINT BODY\n"));
 }
 
+/// Of topic `AdminTopic`, where group `cap_push` has read two messages.
+fn queues_are_shown(admin: &Admin) {
+    let rows = admin.table("brokerConsumeStats -b 127.0.0.2:10911");
+    let place = format!("{:<64}  {:<64}  {:<32}  {:<4}", "AdminTopic", "cap_push", "broker-a", 0);
+    let row = format!("{place}  {:<20}  {:<20}  {:<20}  20", 2, 2, 0);
+    assert!(rows[0].starts_with(&row), "{rows:?}");
+    assert_eq!(rows[1..], ["", "Diff Total: 0"]);
+    for more in ["-l 1", "-o true"] {
+        let said = admin.run(&format!("brokerConsumeStats -b 127.0.0.2:10911 {more}"));
+        assert_eq!(said.lines().count(), 3, "{said}");
+    }
+    let said = admin.run("queryCq -t AdminTopic -q 0 -i 0 -c 1 -g cap_push");
+    assert!(said.starts_with("Subscription data: \n{\n\t"), "{said}");
+    assert!(said.contains("\n\t\"topic\":\"AdminTopic\""), "{said}");
+    assert!(said.contains("\nFilter data: \nnull\n====="), "{said}");
+    let said = admin.run("queryCq -t AdminTopic -q 0 -i 0 -c 1 -g nobody");
+    assert!(said.starts_with("Filter data: \nnobody@AdminTopic is not online!\n====="), "{said}");
+}
+
+/// When there is one more, which the group has not read.
+fn topics_are_counted(admin: &Admin) {
+    let rows = admin.table("statsAll -a");
+    assert!(rows.len() == 1 && rows[0].starts_with("AdminTopic "), "{rows:?}");
+    let said = admin.run("statsAll -t AdminTopic");
+    let rates = format!("{:>12} {:>11} {:>11} {:>14} {:>14}", 1, "0.05", "0.00", 3, 0);
+    let row = format!("{:<64}  {:<64} {rates}", "AdminTopic", "cap_push");
+    assert_eq!(said.lines().skip(1).collect::<Vec<_>>(), [row]);
+    let said = admin.run("statsAll -t BenchmarkTest");
+    assert!(said.ends_with(" NO_CONSUMER\n"), "{said}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn producers_and_consumers_are_shown_and_moved() {
     let dir = tempfile::tempdir().unwrap();
@@ -661,35 +692,14 @@ async fn producers_and_consumers_are_shown_and_moved() {
     let row = all.lines().find(|row| row.starts_with(instance)).unwrap();
     assert!(row.contains(",remoteIP=/127.0.0.1:"), "{all}");
     assert!(row.contains(", language=JAVA, version=513, lastUpdateTimestamp=1"), "{all}");
-    let rows = admin.table("brokerConsumeStats -b 127.0.0.2:10911");
-    let place = format!("{:<64}  {:<64}  {:<32}  {:<4}", "AdminTopic", "cap_push", "broker-a", 0);
-    let row = format!("{place}  {:<20}  {:<20}  {:<20}  20", 2, 2, 0);
-    assert!(rows[0].starts_with(&row), "{rows:?}");
-    assert_eq!(rows[1..], ["", "Diff Total: 0"]);
-    for more in ["-l 1", "-o true"] {
-        let said = admin.run(&format!("brokerConsumeStats -b 127.0.0.2:10911 {more}"));
-        assert_eq!(said.lines().count(), 3, "{said}");
-    }
-    let said = admin.run("queryCq -t AdminTopic -q 0 -i 0 -c 1 -g cap_push");
-    assert!(said.starts_with("Subscription data: \n{\n\t"), "{said}");
-    assert!(said.contains("\n\t\"topic\":\"AdminTopic\""), "{said}");
-    assert!(said.contains("\nFilter data: \nnull\n====="), "{said}");
-    let said = admin.run("queryCq -t AdminTopic -q 0 -i 0 -c 1 -g nobody");
-    assert!(said.starts_with("Filter data: \nnobody@AdminTopic is not online!\n====="), "{said}");
+    queues_are_shown(&admin);
     let said = admin.run("resetOffsetByTime -g cap_push -t AdminTopic -s -1");
     let lines: Vec<_> = said.lines().collect();
     assert!(lines[0].ends_with("timestamp(string)[-1], timestamp(long)[-1]"), "{said}");
     assert_eq!(lines[2], format!("{:<40}  {:<40}  {:<40}", "broker-a", 0, 2));
     consumer.shutdown().await;
     admin.run("sendMessage -t AdminTopic -p more");
-    let rows = admin.table("statsAll -a");
-    assert!(rows.len() == 1 && rows[0].starts_with("AdminTopic "), "{rows:?}");
-    let said = admin.run("statsAll -t AdminTopic");
-    let rates = format!("{:>12} {:>11} {:>11} {:>14} {:>14}", 1, "0.05", "0.00", 3, 0);
-    let row = format!("{:<64}  {:<64} {rates}", "AdminTopic", "cap_push");
-    assert_eq!(said.lines().skip(1).collect::<Vec<_>>(), [row]);
-    let said = admin.run("statsAll -t BenchmarkTest");
-    assert!(said.ends_with(" NO_CONSUMER\n"), "{said}");
+    topics_are_counted(&admin);
     let said = admin.run("skipAccumulatedMessage -g cap_push -t AdminTopic");
     let row = format!("{:<40}  {:<40}  {:<40}", "broker-a", 0, 3);
     assert_eq!(said.lines().skip(1).collect::<Vec<_>>(), [row]);

@@ -50,6 +50,8 @@ pub enum Heard {
     Nothing,
 }
 
+pub type Hear = Box<dyn FnOnce(Heard) + Send>;
+
 /// The way to a connected client. One implementation for each kind of door.
 pub trait Outlet: Send + Sync {
     /// Passes on a notice; drops it if the client reads too slowly.
@@ -57,13 +59,7 @@ pub trait Outlet: Send + Sync {
     /// Hands a reply to the client that asked; `done` is told whether the client took it.
     fn push_reply(&self, reply: Reply, done: Box<dyn FnOnce(bool) + Send>);
     /// Asks a consumer what it does for a group; with stacks: of its threads, too.
-    fn ask_running_info(
-        &self,
-        client_id: &str,
-        group: &str,
-        has_stacks: bool,
-        done: Box<dyn FnOnce(Heard) + Send>,
-    );
+    fn ask_running_info(&self, client_id: &str, group: &str, has_stacks: bool, done: Hear);
     /// Closes the connection.
     fn close(&self);
 }

@@ -209,95 +209,95 @@ async fn settings(admin: &Admin, addr: &str) -> anyhow::Result<BTreeMap<String, 
     Ok(rows.map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
 }
 
-/// Adds numbers of one broker to those of all.
-fn add<N: Copy + std::ops::AddAssign>(
-    totals: &mut BTreeMap<&'static str, N>,
-    more: [(&'static str, N); 4],
-) {
-    for (name, value) in more {
-        totals.entry(name).and_modify(|total| *total += value).or_insert(value);
+/// What a broker moves: messages that are sent and read, half messages, delayed ones.
+struct Moves {
+    /// A second.
+    rates: [f64; 4],
+    /// A day.
+    counts: [i64; 4],
+}
+
+async fn moves(admin: &Admin, addr: &str, runtime: &BTreeMap<String, String>) -> Moves {
+    let put = "TOPIC_PUT_NUMS";
+    let half = stats::moved_on(admin, addr, put, names::HALF_TOPIC).await;
+    let delayed = stats::moved_on(admin, addr, put, names::SCHEDULE_TOPIC).await;
+    let rate = |key: &str| {
+        let first = runtime.get(key).and_then(|text| text.split_whitespace().next());
+        first.and_then(|text| text.parse().ok()).unwrap_or(0.0)
+    };
+    let yesterday = |what: &str| {
+        let count = |day: &str| {
+            let text = runtime.get(&format!("{what}{day}Morning"));
+            text.and_then(|text| text.parse::<i64>().ok()).unwrap_or(0)
+        };
+        count("Today") - count("Yesterday")
+    };
+    let (put, got) = (yesterday("msgPutTotal"), yesterday("msgGetTotal"));
+    Moves {
+        rates: [rate("putTps"), rate("getTransferredTps"), half.tps, delayed.tps],
+        counts: [put, got, half.count, delayed.count],
     }
 }
 
+/// Names of the numbers of [`Moves`].
+const RATES: [&str; 4] = ["normalInTps", "normalOutTps", "transInTps", "scheduleInTps"];
+const COUNTS: [&str; 4] =
+    ["normalOneDayInNum", "normalOneDayOutNum", "transOneDayInNum", "scheduleOneDayInNum"];
+const TOTAL_RATES: [&str; 4] =
+    ["totalNormalInTps", "totalNormalOutTps", "totalTransInTps", "totalScheduleInTps"];
+
+fn named<N>(names: [&'static str; 4], numbers: [N; 4]) -> BTreeMap<&'static str, N> {
+    names.into_iter().zip(numbers).collect()
+}
+
 async fn metrics(admin: &Admin) -> anyhow::Result<()> {
-    let (mut report, mut rates, mut counts) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+    let mut report = BTreeMap::new();
+    let mut totals = Moves { rates: [0.0; 4], counts: [0; 4] };
     for master in masters(&admin.client.cluster_info().await?, admin.required('c'))? {
-        let addr = &*master.addr;
-        let runtime = super::brokers::runtime_info(admin, addr).await?;
-        let settings = settings(admin, addr).await?;
-        let groups = user_groups(admin, addr).await?.subscription_group_table;
-        let topics = user_topics(admin, addr).await?.topic_config_table;
-        let put = "TOPIC_PUT_NUMS";
-        let half = stats::moved_on(admin, addr, put, names::HALF_TOPIC).await;
-        let delayed = stats::moved_on(admin, addr, put, names::SCHEDULE_TOPIC).await;
-        let rate = |key: &str| {
-            let first = runtime.get(key).and_then(|text| text.split_whitespace().next());
-            first.and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0)
-        };
-        let yesterday = |what: &str| {
-            let count = |day: &str| {
-                let text = runtime.get(&format!("{what}{day}Morning"));
-                text.and_then(|text| text.parse::<i64>().ok()).unwrap_or(0)
-            };
-            count("Today") - count("Yesterday")
-        };
-        let (put_tps, got_tps) = (rate("putTps"), rate("getTransferredTps"));
-        let (put, got) = (yesterday("msgPutTotal"), yesterday("msgGetTotal"));
-        add(
-            &mut rates,
-            [
-                ("totalNormalInTps", put_tps),
-                ("totalNormalOutTps", got_tps),
-                ("totalTransInTps", half.tps),
-                ("totalScheduleInTps", delayed.tps),
-            ],
-        );
-        let day = [
-            ("normalOneDayInNum", put),
-            ("normalOneDayOutNum", got),
-            ("transOneDayInNum", half.count),
-            ("scheduleOneDayInNum", delayed.count),
-        ];
-        add(&mut counts, day);
-        let mut clients = BTreeSet::new();
-        for group in groups.keys() {
-            let Ok(Some(found)) = super::groups::connection(admin, group).await else { continue };
-            let name = |it: &Connection| format!("{}%{}", it.language, print::version(it.version));
-            clients.extend(found.connection_set.iter().map(name));
-        }
-        // What a broker does not tell is left out.
-        let pick = |table: &BTreeMap<String, String>, keys: &[(&'static str, &str)]| {
-            let value =
-                |(name, key): &(&'static str, &str)| Some((*name, table.get(*key)?.clone()));
-            keys.iter().filter_map(value).collect::<BTreeMap<_, _>>()
-        };
-        let mut env = pick(&settings, &[("cpuNum", "clientCallbackExecutorThreads")]);
-        env.append(&mut pick(&runtime, &[("totalMemKBytes", "totalMemKBytes")]));
-        let disks = ["commitLogDiskRatio", "consumeQueueDiskRatio"].map(|key| (key, key));
-        let mut quota = json!({
-            "diskRatio": pick(&runtime, &disks),
-            "tps": {
-                "normalInTps": put_tps,
-                "normalOutTps": got_tps,
-                "transInTps": half.tps,
-                "scheduleInTps": delayed.tps,
-            },
-            "oneDayNum": BTreeMap::from(day),
-            "topicSize": topics.len(),
-            "groupSize": groups.len(),
-        });
-        if let Some(len) = runtime.get("putMessageAverageSize") {
-            quota["messageAverageSize"] = json!(len);
-        }
-        let version = json!({ "rocketmqVersion": print::version(VERSION), "clientInfo": clients });
-        let of_broker =
-            json!({ "runtimeEnv": env, "runtimeQuota": quota, "runtimeVersion": version });
+        let runtime = super::brokers::runtime_info(admin, &master.addr).await?;
+        let moves = moves(admin, &master.addr, &runtime).await;
+        totals.rates.iter_mut().zip(moves.rates).for_each(|(total, more)| *total += more);
+        totals.counts.iter_mut().zip(moves.counts).for_each(|(total, more)| *total += more);
+        let of_broker = metrics_of(admin, &master.addr, &runtime, &moves).await?;
         report.insert(master.name.to_string(), of_broker);
     }
+    let (rates, counts) = (named(TOTAL_RATES, totals.rates), named(COUNTS, totals.counts));
     let totals = json!({ "totalTps": rates, "totalOneDayNum": counts });
-    write(
-        admin,
-        "metrics.json",
-        &json::write(&json!({ "evaluateReport": report, "totalData": totals })),
-    )
+    let all = json!({ "evaluateReport": report, "totalData": totals });
+    write(admin, "metrics.json", &json::write(&all))
+}
+
+async fn metrics_of(
+    admin: &Admin,
+    addr: &str,
+    runtime: &BTreeMap<String, String>,
+    moves: &Moves,
+) -> anyhow::Result<Value> {
+    let settings = settings(admin, addr).await?;
+    let groups = user_groups(admin, addr).await?.subscription_group_table;
+    let topics = user_topics(admin, addr).await?.topic_config_table;
+    let mut clients = BTreeSet::new();
+    for group in groups.keys() {
+        let Ok(Some(found)) = super::groups::connection(admin, group).await else { continue };
+        let name = |it: &Connection| format!("{}%{}", it.language, print::version(it.version));
+        clients.extend(found.connection_set.iter().map(name));
+    }
+    // What a broker does not tell is left out.
+    let mut env = BTreeMap::new();
+    env.extend(settings.get("clientCallbackExecutorThreads").map(|it| ("cpuNum", it)));
+    env.extend(runtime.get("totalMemKBytes").map(|it| ("totalMemKBytes", it)));
+    let disks = ["commitLogDiskRatio", "consumeQueueDiskRatio"];
+    let disks = disks.into_iter().filter_map(|key| Some((key, runtime.get(key)?)));
+    let mut quota = json!({
+        "diskRatio": disks.collect::<BTreeMap<_, _>>(),
+        "tps": named(RATES, moves.rates),
+        "oneDayNum": named(COUNTS, moves.counts),
+        "topicSize": topics.len(),
+        "groupSize": groups.len(),
+    });
+    if let Some(len) = runtime.get("putMessageAverageSize") {
+        quota["messageAverageSize"] = json!(len);
+    }
+    let version = json!({ "rocketmqVersion": print::version(VERSION), "clientInfo": clients });
+    Ok(json!({ "runtimeEnv": env, "runtimeQuota": quota, "runtimeVersion": version }))
 }

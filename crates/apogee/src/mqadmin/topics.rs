@@ -364,13 +364,12 @@ async fn query_queue(admin: &Admin) -> anyhow::Result<()> {
     for (at, it) in (index..).zip(&found.queue_data) {
         let text = |text: &Option<String>| text.as_deref().unwrap_or("null").to_owned();
         let ConsumeQueueData { physic_offset, physic_size, tags_code, eval, .. } = it;
-        line!(
-            "idx: {at}\nConsumeQueueData{{physicOffset={physic_offset}, physicSize={physic_size}, \
-             tagsCode={tags_code}, extendDataJson='{}', bitMap='{}', eval={eval}, msg='{}'}}\n{frame}",
-            text(&it.extend_data_json),
-            text(&it.bit_map),
-            text(&it.msg)
-        );
+        let place = format!("physicOffset={physic_offset}, physicSize={physic_size}");
+        let (extension, bits) = (text(&it.extend_data_json), text(&it.bit_map));
+        let rest = format!("extendDataJson='{extension}', bitMap='{bits}', eval={eval}");
+        let msg = text(&it.msg);
+        line!("idx: {at}\nConsumeQueueData{{{place}, tagsCode={tags_code}, {rest}, msg='{msg}'}}");
+        line!("{frame}");
     }
     Ok(())
 }

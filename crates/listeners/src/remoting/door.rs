@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use apogee_broker::Broker;
-use apogee_broker::clients::{ConnectionId, Heard, Notice, Outlet, Reply};
+use apogee_broker::clients::{ConnectionId, Hear, Heard, Notice, Outlet, Reply};
 use apogee_net::{Admission, Closed, Lane, Listener, Outbox, Stream, lane, pump};
 use apogee_types::names;
 use apogee_types::settings::{Key, NetSettings, Settings, StoreSettings};
@@ -300,13 +300,7 @@ impl Outlet for PeerOutlet {
         self.0.call::<PushReplyMessage>(&request, &reply.body, waiting);
     }
 
-    fn ask_running_info(
-        &self,
-        client_id: &str,
-        group: &str,
-        has_stacks: bool,
-        done: Box<dyn FnOnce(Heard) + Send>,
-    ) {
+    fn ask_running_info(&self, client_id: &str, group: &str, has_stacks: bool, done: Hear) {
         let request = GetConsumerRunningInfo {
             consumer_group: group.to_owned(),
             client_id: client_id.to_owned(),
