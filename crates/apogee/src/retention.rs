@@ -9,7 +9,8 @@ pub fn step(store: &Store, policy: &StoreSettings) -> Result<(), apogee_store::E
     let now = SystemClock.now_ms();
     let time = jiff::Timestamp::from_millisecond(now).unwrap_or_default();
     let hour = jiff::tz::TimeZone::system().to_datetime(time).hour();
-    if let Some(before_ms) = delete_before(policy, now, hour, percent(store)?) {
+    let is_asked = store.take_asked();
+    if let Some(before_ms) = delete_before(policy, now, hour, percent(store)?, is_asked) {
         store.delete_older(before_ms, policy.delete_file_batch_max as usize)?;
     }
     store.set_over_limit(is_too_full(policy, percent(store)?));
@@ -22,7 +23,13 @@ fn percent(store: &Store) -> Result<u8, apogee_store::Error> {
 
 /// Messages are deleted that were stored before this time, by whole files; [`Millis::MAX`]: of any
 /// time, since the disk is too full.
-fn delete_before(policy: &StoreSettings, now: Millis, hour: i8, percent: u8) -> Option<Millis> {
+fn delete_before(
+    policy: &StoreSettings,
+    now: Millis,
+    hour: i8,
+    percent: u8,
+    is_asked: bool,
+) -> Option<Millis> {
     let at_once = policy.disk_space_clean_forcibly_ratio.clamp(30, 85);
     let is_fuller_than = |limit| limit < percent;
     if is_fuller_than(at_once) && policy.clean_file_forcibly_enable {
@@ -30,7 +37,7 @@ fn delete_before(policy: &StoreSettings, now: Millis, hour: i8, percent: u8) -> 
     }
     let is_time = policy.delete_when.0.iter().any(|it| i64::from(*it) == i64::from(hour));
     let is_full = is_fuller_than(policy.disk_max_used_space_ratio.clamp(10, 95).min(at_once));
-    (is_time || is_full).then(|| now - i64::from(policy.file_reserved_time) * 3_600_000)
+    (is_time || is_full || is_asked).then(|| now - i64::from(policy.file_reserved_time) * 3_600_000)
 }
 
 /// Whether sends are refused.
@@ -40,7 +47,22 @@ fn is_too_full(policy: &StoreSettings, percent: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    use apogee_store::{RealDisk, Settings};
+    use apogee_types::settings::Hours;
+    use apogee_types::{Message, QueueId};
+
     use super::*;
+
+    struct Turned(AtomicI64);
+
+    impl Clock for Turned {
+        fn now_ms(&self) -> Millis {
+            self.0.load(Ordering::Relaxed)
+        }
+    }
 
     const NOW: Millis = 1_000 * HOUR;
     const HOUR: Millis = 3_600_000;
@@ -53,13 +75,47 @@ mod tests {
         // Defaults: at 4 o'clock, above 75 %; above 85 % whatever their age.
         let expected = [(3, 10, None), (4, 10, old), (5, 75, None), (5, 76, old), (5, 85, old)];
         for (hour, percent, expected) in expected.into_iter().chain([(5, 86, all), (4, 100, all)]) {
-            let found = delete_before(&policy, NOW, hour, percent);
+            let found = delete_before(&policy, NOW, hour, percent, false);
             assert_eq!(found, expected, "at {hour} o'clock, {percent} %");
         }
+        assert_eq!(delete_before(&policy, NOW, 3, 10, true), old, "an operator wants it");
         let gentle = StoreSettings { clean_file_forcibly_enable: false, ..policy.clone() };
-        assert_eq!(delete_before(&gentle, NOW, 5, 99), old);
+        assert_eq!(delete_before(&gentle, NOW, 5, 99, false), old);
         let short = StoreSettings { file_reserved_time: 1, ..policy };
-        assert_eq!(delete_before(&short, NOW, 4, 10), Some(NOW - HOUR));
+        assert_eq!(delete_before(&short, NOW, 4, 10, false), Some(NOW - HOUR));
+    }
+
+    #[test]
+    fn who_asks_has_what_is_old_enough_deleted_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Arc::new(Turned(AtomicI64::new(SystemClock.now_ms() - 73 * HOUR)));
+        let kept = Settings { segment_len: 1 << 16, ..Settings::at(dir.path()) };
+        let store = Store::open(Arc::new(RealDisk), clock.clone(), kept).unwrap();
+        let send = || {
+            let queue = QueueId::from_wire(0).unwrap();
+            store.append(&Message::new("t", queue, &[7; 40_000])).unwrap();
+            store.flush_all().unwrap();
+            store.dispatch(&mut |_| {});
+        };
+        // Each begins a segment.
+        (0..3).for_each(|_| send());
+        clock.0.store(SystemClock.now_ms() - HOUR, Ordering::Relaxed);
+        (0..3).for_each(|_| send());
+        store.checkpoint_step().unwrap();
+        let settings = StoreSettings {
+            delete_when: Hours(Vec::new()),
+            disk_max_used_space_ratio: 95,
+            ..StoreSettings::default()
+        };
+        let log_min = || {
+            step(&store, &settings).unwrap();
+            store.log_min().0 >> 16
+        };
+        assert_eq!(log_min(), 0);
+        store.ask_to_delete();
+        // The next one's first message tells of a segment's last.
+        assert_eq!(log_min(), 2);
+        assert_eq!(store.queue_bounds("t", QueueId::from_wire(0).unwrap()).start.0, 2);
     }
 
     #[test]
@@ -70,8 +126,8 @@ mod tests {
             disk_space_warning_level_ratio: 99,
             ..StoreSettings::default()
         };
-        assert_eq!(delete_before(&policy, NOW, 5, 85), None);
-        assert_eq!(delete_before(&policy, NOW, 5, 86), Some(Millis::MAX));
+        assert_eq!(delete_before(&policy, NOW, 5, 85, false), None);
+        assert_eq!(delete_before(&policy, NOW, 5, 86, false), Some(Millis::MAX));
         assert!(!is_too_full(&policy, 90));
         assert!(is_too_full(&policy, 91));
         let low = StoreSettings {
@@ -80,9 +136,9 @@ mod tests {
             disk_space_warning_level_ratio: 1,
             ..StoreSettings::default()
         };
-        assert_eq!(delete_before(&low, NOW, 5, 10), None);
-        assert_eq!(delete_before(&low, NOW, 5, 11), Some(NOW - 72 * HOUR));
-        assert_eq!(delete_before(&low, NOW, 5, 31), Some(Millis::MAX));
+        assert_eq!(delete_before(&low, NOW, 5, 10, false), None);
+        assert_eq!(delete_before(&low, NOW, 5, 11, false), Some(NOW - 72 * HOUR));
+        assert_eq!(delete_before(&low, NOW, 5, 31, false), Some(Millis::MAX));
         assert!(is_too_full(&low, 36) && !is_too_full(&low, 35));
     }
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use raw::{
     answer, ask, connect, create_topic_as, delete_topic, frame, pull, pull_as, send, send_as,
+    whole_answer,
 };
 use server::Server;
 
@@ -108,6 +109,54 @@ fn a_member_is_told_at_once_that_the_connection_of_another_dropped() {
     told("one came");
     drop(drops);
     told("one dropped");
+}
+
+#[test]
+fn a_consumer_is_asked_what_it_does_and_what_it_says_is_passed_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), 24_561, "");
+    let (mut member, mut admin) = (connect(&server), connect(&server));
+    is_sub_change(&mut member, &beat("c", 0, false));
+    let question = |client: &str| {
+        let header = format!(
+            r#"{{"code":307,"opaque":99,"extFields":{{"consumerGroup":"g","clientId":"{client}",
+                "jstackEnable":"true"}}}}"#
+        );
+        frame(&header, b"")
+    };
+    let not_online = (1, "The Consumer <g> <other> not online".to_owned());
+    assert_eq!(ask(&mut admin, &question("other")), not_online);
+
+    admin.write_all(&question("c")).unwrap();
+    let mut writer = member.try_clone().unwrap();
+    let mut asked = || {
+        let mut asked = answer(&mut member);
+        // It may be told of itself before.
+        while asked["code"] == 40 {
+            asked = answer(&mut member);
+        }
+        let fields = &asked["extFields"];
+        assert_eq!((&asked["code"], &fields["consumerGroup"]), (&307.into(), &"g".into()));
+        assert_eq!((&fields["clientId"], &fields["jstackEnable"]), (&"c".into(), &"true".into()));
+        asked["opaque"].as_i64().unwrap()
+    };
+    let number = asked();
+    // No legal JSON, as Java's.
+    let said = br#"{"mqTable":{{"topic":"t"}:{"locked":false}}}"#;
+    let header = format!(r#"{{"code":0,"flag":1,"opaque":{number}}}"#);
+    writer.write_all(&frame(&header, said)).unwrap();
+    let (header, body) = whole_answer(&mut admin);
+    assert_eq!((&header["code"], &header["opaque"], &body[..]), (&0.into(), &99.into(), &said[..]));
+
+    admin.write_all(&question("c")).unwrap();
+    let header = format!(r#"{{"code":1,"flag":1,"opaque":{},"remark":"no such group"}}"#, asked());
+    writer.write_all(&frame(&header, b"")).unwrap();
+    assert_eq!(answer(&mut admin)["remark"], "no such group");
+
+    admin.write_all(&question("c")).unwrap();
+    asked();
+    writer.shutdown(std::net::Shutdown::Both).unwrap();
+    assert_eq!(answer(&mut admin)["code"], 207);
 }
 
 /// The server's files as an operator left them.

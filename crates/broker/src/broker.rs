@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 
 use crate::clients::Clients;
 use crate::created::Created;
+use crate::days::{Counts, Days};
 use crate::delay::{Delays, Levels};
 use crate::documents::{Loaded, Written};
 use crate::error::Error;
@@ -48,6 +49,7 @@ pub struct Broker {
     pub locks: Locks,
     pub waiters: Waiters,
     pub delays: Delays,
+    pub days: Days,
     pub started_ms: Millis,
     /// `brokerPermission`; live.
     permission: AtomicI32,
@@ -102,6 +104,7 @@ impl Broker {
             locks: Locks::default(),
             waiters: Waiters::default(),
             delays: Delays::new(levels, &loaded.delays),
+            days: Days::default(),
             started_ms: clock.now_ms(),
             permission: AtomicI32::new(settings.broker_permission),
             documents,
@@ -154,6 +157,8 @@ impl Broker {
         let now = self.clock.now_ms();
         self.clients.expire(now);
         self.locks.expire(now);
+        let (put, got) = (self.store.put_count(), self.store.read_count());
+        self.days.note(now, Counts { put, got });
         if let Err(error) = self.persist_tables().and_then(|()| self.persist_progress()) {
             tracing::error!(%error, "configuration and offsets are not on disk; will try again");
         }
@@ -168,6 +173,23 @@ impl Broker {
         self.store.delete_topic(topic)?;
         self.waiters.wake_topic(topic);
         Ok(number)
+    }
+
+    /// Removes the queues of topics that are not configured any more and of which the log has no
+    /// message, with what groups know of them: as may be left of a topic that was deleted before
+    /// the start read its messages again. Upstream removes those as well that have messages, which
+    /// whoever creates the topic anew would find.
+    pub fn clean_unused_topics(&self) -> Result<(), Error> {
+        let is_unused = |topic: &str| {
+            self.topics.find(topic).is_none()
+                && !topic.starts_with(names::LIGHT_PREFIX)
+                && !self.is_system_topic(topic)
+        };
+        for topic in self.store.remove_unused(&is_unused)? {
+            tracing::info!(topic = &*topic, "queues of a topic that is no more removed");
+            self.offsets.remove_topic(&topic, self.clock.now_ms());
+        }
+        Ok(())
     }
 
     /// Whether no client may create, change or delete the topic.

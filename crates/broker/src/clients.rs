@@ -40,12 +40,26 @@ pub struct Reply {
     pub body: Vec<u8>,
 }
 
+/// What a client says when it is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Heard {
+    /// In a form that only tools read.
+    Answer(Vec<u8>),
+    Refusal(String),
+    /// It is gone, or takes too long.
+    Nothing,
+}
+
+pub type Hear = Box<dyn FnOnce(Heard) + Send>;
+
 /// The way to a connected client. One implementation for each kind of door.
 pub trait Outlet: Send + Sync {
     /// Passes on a notice; drops it if the client reads too slowly.
     fn notify(&self, notice: Notice);
     /// Hands a reply to the client that asked; `done` is told whether the client took it.
     fn push_reply(&self, reply: Reply, done: Box<dyn FnOnce(bool) + Send>);
+    /// Asks a consumer what it does for a group; with stacks: of its threads, too.
+    fn ask_running_info(&self, client_id: &str, group: &str, has_stacks: bool, done: Hear);
     /// Closes the connection.
     fn close(&self);
 }
@@ -354,6 +368,10 @@ mod tests {
 
         fn push_reply(&self, _: Reply, done: Box<dyn FnOnce(bool) + Send>) {
             done(false);
+        }
+
+        fn ask_running_info(&self, _: &str, _: &str, _: bool, done: Box<dyn FnOnce(Heard) + Send>) {
+            done(Heard::Nothing);
         }
 
         fn close(&self) {

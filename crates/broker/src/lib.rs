@@ -4,6 +4,7 @@ pub mod attributes;
 pub mod broker;
 pub mod clients;
 pub mod created;
+pub mod days;
 pub mod delay;
 pub mod documents;
 pub mod error;

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use apogee_store::Boundary;
+use apogee_store::{Boundary, Unit};
 use apogee_types::{Millis, QueueId, QueueOffset};
 
 use crate::broker::Broker;
@@ -33,6 +33,16 @@ impl Broker {
         boundary: Boundary,
     ) -> Result<QueueOffset, Error> {
         Ok(self.store.offset_by_time(topic, self.queue(topic, queue_id)?, time, boundary)?)
+    }
+
+    /// Where a message of the queue lies; `None` for one that is not there or was lost.
+    pub fn queue_unit(
+        &self,
+        topic: &str,
+        queue_id: i32,
+        offset: u64,
+    ) -> Result<Option<Unit>, Error> {
+        Ok(self.store.unit(topic, self.queue(topic, queue_id)?, QueueOffset(offset))?)
     }
 
     /// When the oldest message of the queue was stored.

@@ -50,6 +50,18 @@ impl Broker {
         Ok((0..count).filter_map(QueueId::from_wire).map(view).collect())
     }
 
+    /// How many messages of a topic were stored since then, as far as its queues still have them.
+    pub fn stored_since(&self, topic: &str, since: Millis) -> Result<u64, Error> {
+        let config = self.topics.expect(topic)?;
+        let count = config.read_queue_count.max(config.write_queue_count);
+        let stored = |id: QueueId| {
+            let first = self.store.offset_by_time(topic, id, since, Boundary::Lower)?;
+            let end = self.store.queue_bounds(topic, id).end;
+            Ok::<_, Error>(end.0.saturating_sub(first.0))
+        };
+        (0..count).filter_map(QueueId::from_wire).map(stored).sum()
+    }
+
     /// The readable queues of a topic as a group sees them; `None` for an unknown topic, or one
     /// that the live group does not subscribe.
     pub fn group_view(&self, group: &str, topic: &str) -> Option<Vec<GroupQueue>> {

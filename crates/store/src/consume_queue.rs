@@ -110,6 +110,12 @@ impl ConsumeQueue {
         QueueOffset(self.min.load(Ordering::Acquire).min(end))..QueueOffset(end)
     }
 
+    /// The log has no message of it, and none is on its way.
+    pub(crate) fn is_empty(&self) -> bool {
+        let bounds = self.bounds();
+        bounds.is_empty() && self.next.load(Ordering::Relaxed) <= bounds.end.0
+    }
+
     /// Takes `count` offsets for messages that are being appended; under the log's tail lock.
     pub(crate) fn take_offsets(&self, count: u64) -> QueueOffset {
         let first = self.next.load(Ordering::Relaxed);

@@ -251,6 +251,34 @@ impl Queues {
         }
     }
 
+    /// Removes the topics that `is_unused` names and whose queues hold nothing; which ones.
+    pub fn remove_unused(&self, is_unused: &dyn Fn(&str) -> bool) -> Result<Vec<Arc<str>>, Error> {
+        let mut names: Vec<_> = self.topics.read().keys().map(Arc::clone).collect();
+        names.retain(|topic| is_unused(topic));
+        names.sort();
+        let mut removed = Vec::new();
+        for topic in names {
+            let (dir, gone) = (self.dir.join(&*topic), self.gone_dir().join(&*topic));
+            self.remove(&gone)?;
+            // Who creates the topic meanwhile does so before it looks for its queues: either we see
+            // that, or it finds none, nor files, and makes them anew.
+            let mut topics = self.topics.write();
+            let is_empty = |row: &Row| row.iter().all(|(_, queue)| queue.is_empty());
+            if !topics.get(&*topic).is_some_and(is_empty) || !is_unused(&topic) {
+                continue;
+            }
+            match self.disk.rename(&dir, &gone) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                renamed => renamed.map_err(Error::io(&dir))?,
+            }
+            topics.remove(&*topic).iter().flatten().for_each(|(_, queue)| queue.remove());
+            drop(topics);
+            self.remove(&gone)?;
+            removed.push(topic);
+        }
+        Ok(removed)
+    }
+
     /// Where topics lie that are being removed.
     fn gone_dir(&self) -> PathBuf {
         self.dir.with_extension("gone")

@@ -1,5 +1,6 @@
 //! What may be deleted: whole segments, oldest first, never the last. Spec `store.md` 10.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use apogee_types::record::Record;
@@ -23,15 +24,42 @@ impl Store {
         if 0 < deleted {
             tracing::info!(deleted, log_min = log_min.0, "old commit-log files deleted");
         }
-        // Also what an earlier call has left because the disk failed.
+        self.clean()?;
+        Ok(deleted)
+    }
+
+    /// Removes the files of queues and index that speak of deleted records only; those that an
+    /// earlier call has left because the disk failed. A queue keeps its last file, and with it its
+    /// offsets.
+    pub fn clean(&self) -> Result<(), Error> {
         if self.is_uncleaned.load(Ordering::Relaxed) {
+            let log_min = self.log_min();
             self.queues.each(|queue| queue.raise_min(log_min))?;
             if let Some(index) = &self.index {
                 index.clean(log_min)?;
             }
             self.is_uncleaned.store(false, Ordering::Relaxed);
         }
-        Ok(deleted)
+        Ok(())
+    }
+
+    /// Removes the queues of topics that `is_unused` names, if the log has no message of them any
+    /// more; which topics.
+    pub fn remove_unused(&self, is_unused: &dyn Fn(&str) -> bool) -> Result<Vec<Arc<str>>, Error> {
+        self.clean()?;
+        self.queues.remove_unused(is_unused)
+    }
+
+    /// What is old enough is to be deleted whatever the hour, in the next runs of retention: in as
+    /// many as upstream's.
+    pub fn ask_to_delete(&self) {
+        self.deletions_asked.store(20, Ordering::Relaxed);
+    }
+
+    /// Whether a run of retention is one of those.
+    pub fn take_asked(&self) -> bool {
+        let one_less = |count: u32| count.checked_sub(1);
+        self.deletions_asked.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok()
     }
 
     /// Whether the log had left its first segment before `before_ms`: a later one begins with a

@@ -77,7 +77,7 @@ impl Store {
             log_dispatched: LogOffset(self.dispatched.load(Ordering::Relaxed)),
             put_count,
             put_bytes,
-            read_count: self.read_count.load(Ordering::Relaxed),
+            read_count: self.read_count(),
             queue_count: self.queues.count(),
             queue_files_open,
             mapping_count,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use apogee_types::record::Record;
@@ -119,6 +119,8 @@ pub struct Store {
     is_closed: AtomicBool,
     /// Segments were deleted that queues and index may still speak of.
     pub(crate) is_uncleaned: AtomicBool,
+    /// Runs of retention that are to delete whatever the hour.
+    pub(crate) deletions_asked: AtomicU32,
     /// Mirrors the end of [`Dispatch::newest`].
     pub(crate) dispatched: AtomicU64,
     pub(crate) read_count: AtomicU64,
@@ -206,6 +208,7 @@ impl Store {
             has_failed_checkpoint: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
             is_uncleaned: AtomicBool::new(false),
+            deletions_asked: AtomicU32::new(0),
             dispatched: AtomicU64::new(0),
             read_count: AtomicU64::new(0),
             recovery: Recovery::default(),
@@ -405,6 +408,12 @@ impl Store {
             self.checkpoint.tell_index_ms(index.end_ms());
         }
         self.log.prepare()
+    }
+
+    /// Messages that reads of queues found since the start.
+    #[must_use]
+    pub fn read_count(&self) -> u64 {
+        self.read_count.load(Ordering::Relaxed)
     }
 
     /// Messages that were stored since the start.

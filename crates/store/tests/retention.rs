@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use apogee_store::{AppendError, FlushMode, RealDisk, Settings, Store};
-use apogee_types::{Clock, LogOffset, Message, Millis, QueueId};
+use apogee_types::{Clock, LogOffset, Message, Millis, QueueId, QueueOffset};
 
 const SEGMENT_LEN: u64 = 64 * 1024;
 const NOW: Millis = 1_767_225_600_000;
@@ -128,4 +128,46 @@ fn what_does_not_fit_a_file_is_refused_and_harms_nobody() {
         let queue = QueueId::from_wire(0).unwrap();
         assert_eq!(store.queue_bounds("t", queue).end.0, 3);
     }
+}
+
+#[test]
+fn of_unused_topics_those_go_that_have_no_message_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = clock_at(NOW);
+    let store = open(dir.path(), &clock, FlushMode::Async);
+    let queue = QueueId::from_wire(0).unwrap();
+    let send_to = |topic: &str| {
+        let appended = store.append(&Message::new(topic, queue, b"x")).unwrap();
+        store.dispatch(&mut |_| {});
+        appended.queue_offset.0
+    };
+    for topic in ["gone", "used", "made", "full"] {
+        send_to(topic);
+    }
+    fill(&store, 2);
+    send_to("full");
+    let all = &|topic: &str| topic != "used";
+    assert!(store.remove_unused(all).unwrap().is_empty(), "all have messages");
+    store.checkpoint_step().unwrap();
+    assert_eq!(store.delete_older(Millis::MAX, 1).unwrap(), 1);
+    // Made by somebody just as it was about to go.
+    let asked = std::sync::Mutex::new(std::collections::BTreeSet::new());
+    let is_unused = |topic: &str| {
+        let is_first = asked.lock().unwrap().insert(topic.to_owned());
+        all(topic) && (is_first || topic != "made")
+    };
+    let removed = store.remove_unused(&is_unused).unwrap();
+    assert_eq!(removed.iter().map(|it| &**it).collect::<Vec<_>>(), ["gone"]);
+    let names = std::fs::read_dir(dir.path().join("consumequeue")).unwrap();
+    let mut names: Vec<_> = names.map(|it| it.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["full", "made", "t", "used"]);
+    assert_eq!(store.queue_bounds("full", queue), QueueOffset(1)..QueueOffset(2));
+    // What goes on, goes on where it was; what is made again begins anew.
+    assert_eq!((send_to("used"), send_to("made"), send_to("gone")), (1, 1, 0));
+    store.close().unwrap();
+    drop(store);
+    let store = open(dir.path(), &clock, FlushMode::Async);
+    assert_eq!(store.queue_bounds("gone", queue), QueueOffset(0)..QueueOffset(1));
+    assert_eq!(store.queue_bounds("used", queue), QueueOffset(1)..QueueOffset(2));
 }

@@ -5,6 +5,8 @@
 pub const RETRY_PREFIX: &str = "%RETRY%";
 /// Prefix of a group's dead-letter topic.
 pub const DLQ_PREFIX: &str = "%DLQ%";
+/// Prefix of queues that upstream makes for single receivers, which are no topics of a table.
+pub const LIGHT_PREFIX: &str = "%LMQ%";
 /// Prefix of topics that belong to the system whatever follows.
 pub const SYSTEM_PREFIX: &str = "rmq_sys_";
 /// Prefix of the topic, called as its set, with which brokers of a set find one another.

@@ -10,15 +10,17 @@ use apogee_types::subscription::{ConsumeType, MessageModel};
 use apogee_types::{json, names};
 use apogee_wire::remoting::ResponseCode;
 use apogee_wire::remoting::bodies::{
-    ConsumeStats, ConsumerConnection, OffsetWrapper, ProducerConnection, ResetOffsetBody,
+    ConsumeStats, ConsumerConnection, OffsetWrapper, ProducerConnection, ProducerInfo,
+    ProducerTableInfo, ResetOffsetBody, SubscriptionGroupList,
 };
 use apogee_wire::remoting::requests::{
-    DeleteGroup, GetGroupConfig, GetProducerConnectionList, ResetOffset, UpdateAndCreateGroup,
+    DeleteGroup, GetAllProducerInfo, GetGroupConfig, GetProducerConnectionList, ResetOffset,
+    UpdateAndCreateGroup, UpdateAndCreateGroupList,
 };
 use bytes::Bytes;
 
 use super::print::{self, line};
-use super::{Admin, Command, optional, required};
+use super::{Admin, Command, Master, optional, required};
 
 pub(super) const COMMANDS: &[Command] = &[
     Command {
@@ -39,6 +41,22 @@ pub(super) const COMMANDS: &[Command] = &[
             optional('a', "notifyConsumerIdsChanged", "notify consumerId changed"),
         ],
         run: |admin| Box::pin(update(admin)),
+    },
+    Command {
+        name: "updateSubGroupList",
+        help: "Update or create subscription group in batch",
+        flags: &[
+            optional('b', "brokerAddr", "create groups to which broker"),
+            optional('c', "clusterName", "create groups to which cluster"),
+            required(
+                'f',
+                "filename",
+                "Path to a file with a list of \
+                 org.apache.rocketmq.remoting.protocol.subscription.SubscriptionGroupConfig \
+                 in json format",
+            ),
+        ],
+        run: |admin| Box::pin(update_list(admin)),
     },
     Command {
         name: "deleteSubGroup",
@@ -83,6 +101,12 @@ pub(super) const COMMANDS: &[Command] = &[
             required('t', "topic", "topic name"),
         ],
         run: |admin| Box::pin(producers(admin)),
+    },
+    Command {
+        name: "producer",
+        help: "Query producer's instances, connection, status, etc.",
+        flags: &[required('b', "broker", "broker address")],
+        run: |admin| Box::pin(all_producers(admin)),
     },
     Command {
         name: "resetOffsetByTime",
@@ -149,6 +173,21 @@ async fn update(admin: &Admin) -> anyhow::Result<()> {
     Ok(())
 }
 
+async fn update_list(admin: &Admin) -> anyhow::Result<()> {
+    let group_config_list: Vec<GroupConfig> = json::read(&admin.file('f')?)?;
+    if group_config_list.is_empty() {
+        return Ok(());
+    }
+    let body = Bytes::from(json::write(&SubscriptionGroupList { group_config_list }));
+    let what = if admin.is_set('b') { "group" } else { "subscription group" };
+    for Master { addr, .. } in admin.targets().await? {
+        let request = UpdateAndCreateGroupList {};
+        admin.client.call::<UpdateAndCreateGroupList>(&addr, &request, body.clone()).await?;
+        line!("submit batch of {what} config to {addr} success, please check the result later.");
+    }
+    Ok(())
+}
+
 async fn delete(admin: &Admin) -> anyhow::Result<()> {
     let group = admin.required('g');
     let clean_offset = admin.truth('r').unwrap_or(false);
@@ -192,7 +231,7 @@ pub async fn stats(admin: &Admin, group: &str) -> anyhow::Result<ConsumeStats> {
 }
 
 /// Those who have the group's retry topic; without one, all.
-async fn masters_of(admin: &Admin, group: &str) -> anyhow::Result<Vec<String>> {
+pub async fn masters_of(admin: &Admin, group: &str) -> anyhow::Result<Vec<String>> {
     let brokers = match admin.client.route(&names::retry_topic(group)).await {
         Ok(route) => route.data().broker_datas.clone(),
         Err(Error::NoRoute { .. }) => {
@@ -333,6 +372,28 @@ async fn producers(admin: &Admin) -> anyhow::Result<()> {
         }
     }
     bail!("the producer group [{group}] is not online");
+}
+
+/// Of all groups on one broker.
+async fn all_producers(admin: &Admin) -> anyhow::Result<()> {
+    let call = admin.client.call::<GetAllProducerInfo>(
+        admin.required('b'),
+        &GetAllProducerInfo {},
+        Bytes::new(),
+    );
+    for (group, producers) in call.await?.json::<ProducerTableInfo>()?.data {
+        if producers.is_empty() {
+            line!("producer group ({group}) instances are empty");
+        }
+        for it in producers {
+            let ProducerInfo { client_id, remote_ip, language, version, .. } = it;
+            let heard_ms = it.last_update_timestamp;
+            let client = format!("clientId={client_id},remoteIP={remote_ip}, language={language}");
+            let rest = format!("version={version}, lastUpdateTimestamp={heard_ms}");
+            line!("producer group ({group}) instance : {client}, {rest}");
+        }
+    }
+    Ok(())
 }
 
 async fn reset(admin: &Admin) -> anyhow::Result<()> {

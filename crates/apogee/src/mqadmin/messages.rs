@@ -1,14 +1,17 @@
 //! Commands on messages.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use apogee_client::{Message, Producer, PullConsumer, PullStatus, ReceivedMessage, SendStatus};
+use apogee_client::{Message, Producer, PullConsumer, PullStatus, ReceivedMessage};
 use apogee_store::{Disk, RealDisk};
-use apogee_types::names;
 use apogee_types::properties::name;
 use apogee_types::route::MessageQueue;
+use apogee_types::{Clock, SystemClock, names};
 
 use super::print::{self, line};
 use super::{Admin, Command, optional, required};
@@ -77,6 +80,54 @@ pub(super) const COMMANDS: &[Command] = &[
             optional('d', "printBody", "print body"),
         ],
         run: |admin| Box::pin(print_all(admin)),
+    },
+    Command {
+        name: "printMsgByQueue",
+        help: "Print Message Detail by queueId.",
+        flags: &[
+            required('t', "topic", "topic name"),
+            required('a', "brokerName", "broker name"),
+            required('i', "queueId", "queue id"),
+            optional('c', "charsetName", "CharsetName(eg: UTF-8,GBK)"),
+            optional('s', "subExpression", "Subscribe Expression(eg: TagA || TagB)"),
+            optional(
+                'b',
+                "beginTimestamp",
+                "Begin timestamp[currentTimeMillis|yyyy-MM-dd#HH:mm:ss:SSS]",
+            ),
+            optional(
+                'e',
+                "endTimestamp",
+                "End timestamp[currentTimeMillis|yyyy-MM-dd#HH:mm:ss:SSS]",
+            ),
+            optional('p', "print msg", "print msg. eg: true | false(default)"),
+            optional('d', "printBody", "print body. eg: true | false(default)"),
+            optional('f', "calculate", "calculate by tag. eg: true | false(default)"),
+        ],
+        run: |admin| Box::pin(print_queue(admin)),
+    },
+    Command {
+        name: "consumeMessage",
+        help: "Consume message.",
+        flags: &[
+            required('t', "topic", "Topic name"),
+            optional('b', "brokerName", "Broker name"),
+            optional('i', "queueId", "Queue Id"),
+            optional('o', "offset", "Queue offset"),
+            optional('g', "consumerGroup", "Consumer group name"),
+            optional(
+                's',
+                "beginTimestamp",
+                "Begin timestamp[currentTimeMillis|yyyy-MM-dd#HH:mm:ss:SSS]",
+            ),
+            optional(
+                'e',
+                "endTimestamp",
+                "End timestamp[currentTimeMillis|yyyy-MM-dd#HH:mm:ss:SSS]",
+            ),
+            optional('c', "MessageNumber", "Number of message to be consumed"),
+        ],
+        run: |admin| Box::pin(consume(admin)),
     },
     Command {
         name: "sendMessage",
@@ -211,27 +262,14 @@ async fn print_all(admin: &Admin) -> anyhow::Result<()> {
     let with_body = admin.truth('d').unwrap_or(true);
     let consumer = PullConsumer::with(admin.client.clone(), names::TOOLS_GROUP)?;
     for queue in consumer.queues(admin.required('t')).await? {
-        let mut at = match admin.flag('b') {
-            Some(text) => admin.client.offset_at(&queue, print::parse_time(text)?).await?,
-            None => admin.client.min_offset(&queue).await?,
-        };
-        let end = match admin.flag('e') {
-            Some(text) => admin.client.offset_at(&queue, print::parse_time(text)?).await?,
-            None => admin.client.max_offset(&queue).await?,
-        };
+        let Range { start: mut at, end } = span(admin, &queue, 'b', 'e').await?;
         let name = print::queue(&queue);
         line!("minOffset={at}, maxOffset={end}, {name}");
         while at < end {
             let pulled = consumer.pull(&queue, tags, at, 32, Duration::ZERO).await?;
             at = pulled.next_offset;
             match pulled.status {
-                PullStatus::Found => {
-                    for it in &pulled.messages {
-                        let body = String::from_utf8_lossy(&it.body);
-                        let body = if with_body { &*body } else { "NOT PRINT BODY" };
-                        line!("MSGID: {} {} BODY: {body}", it.id(), print::message(it));
-                    }
-                }
+                PullStatus::Found => print_found(&pulled.messages, with_body),
                 PullStatus::NoMatch => {
                     line!("{name} no matched msg. status=NO_MATCHED_MSG, offset={at}");
                 }
@@ -246,6 +284,160 @@ async fn print_all(admin: &Admin) -> anyhow::Result<()> {
             }
         }
         line!("--------------------------------------------------------");
+    }
+    Ok(())
+}
+
+fn print_found(messages: &[ReceivedMessage], with_body: bool) {
+    for it in messages {
+        let body = String::from_utf8_lossy(&it.body);
+        let body = if with_body { &*body } else { "NOT PRINT BODY" };
+        line!("MSGID: {} {} BODY: {body}", it.id(), print::message(it));
+    }
+}
+
+/// The offsets of a queue, or those of the times that the flags `from` and `until` give.
+async fn span(
+    admin: &Admin,
+    queue: &MessageQueue,
+    from: char,
+    until: char,
+) -> anyhow::Result<Range<i64>> {
+    let client = &admin.client;
+    let start = match admin.flag(from) {
+        Some(text) => client.offset_at(queue, print::parse_time(text)?).await?,
+        None => client.min_offset(queue).await?,
+    };
+    let end = match admin.flag(until) {
+        Some(text) => client.offset_at(queue, print::parse_time(text)?).await?,
+        None => client.max_offset(queue).await?,
+    };
+    Ok(start..end)
+}
+
+async fn print_queue(admin: &Admin) -> anyhow::Result<()> {
+    let is_set = |short| admin.truth(short) == Some(true);
+    let (prints, with_body, counts) = (is_set('p'), is_set('d'), is_set('f'));
+    let tags = admin.flag('s').unwrap_or("*");
+    let id = admin.number('i')?.context("a required flag")?;
+    let queue = MessageQueue::new(admin.required('t'), admin.required('a'), id);
+    let consumer = PullConsumer::with(admin.client.clone(), names::TOOLS_GROUP)?;
+    admin.client.route(&queue.topic).await?;
+    let Range { start: mut at, end } = span(admin, &queue, 'b', 'e').await?;
+    let mut tagged = BTreeMap::<String, u64>::new();
+    while at < end {
+        let pulled = consumer.pull(&queue, tags, at, 32, Duration::ZERO).await?;
+        at = pulled.next_offset;
+        match pulled.status {
+            PullStatus::Found => {}
+            // Upstream ends here; wanted messages may follow.
+            PullStatus::NoMatch => continue,
+            PullStatus::Empty | PullStatus::OffsetMoved => break,
+        }
+        if prints {
+            print_found(&pulled.messages, with_body);
+        }
+        for tag in pulled.messages.iter().filter_map(ReceivedMessage::tag) {
+            *tagged.entry(tag.to_owned()).or_default() += 1;
+        }
+    }
+    let mut tagged: Vec<_> = tagged.into_iter().filter(|_| counts).collect();
+    tagged.sort_by_key(|(_, count)| Reverse(*count));
+    tagged.iter().for_each(|(tag, count)| line!("Tag: {tag:<30} Count: {count}"));
+    Ok(())
+}
+
+async fn consume(admin: &Admin) -> anyhow::Result<()> {
+    let mut left: i64 = admin.number('c')?.unwrap_or(128);
+    if left <= 0 {
+        bail!("Please input a positive messageNumber!");
+    }
+    check_times(admin)?;
+    let group = admin.flag('g').unwrap_or(names::TOOLS_GROUP);
+    let consumer = PullConsumer::with(admin.client.clone(), group)?;
+    let queues = consumer.queues(admin.required('t')).await?;
+    let (broker, id) = (admin.flag('b'), admin.number::<i32>('i')?);
+    let offset: Option<i64> = admin.number('o')?;
+    let Some(id) = id else {
+        if offset.is_some() {
+            bail!("Please set queueId before offset!");
+        }
+        for queue in queues {
+            let Range { start, end } = span(admin, &queue, 's', 'e').await?;
+            let mut last = end;
+            if left < end - start {
+                line!("The older {left} message of the {} queue will be provided", queue.queue_id);
+                last = start + left - 1;
+            }
+            consume_queue(&consumer, &queue, start, last).await?;
+            left -= (end - start).clamp(0, left);
+            if left == 0 {
+                break;
+            }
+        }
+        return Ok(());
+    };
+    let broker = broker.context("Please set the brokerName before queueId!")?;
+    let queue = MessageQueue::new(admin.required('t'), broker, id);
+    let Range { start, end } = span(admin, &queue, 's', 'e').await?;
+    let start = match offset {
+        Some(offset) if end < offset => {
+            line!("{} no matched msg, offset={offset}", print::queue(&queue));
+            return Ok(());
+        }
+        Some(offset) => start.max(offset),
+        None => start,
+    };
+    let mut last = end;
+    if left < end - start {
+        line!("The oldler {left} message will be provided");
+        last = start + left - 1;
+    }
+    consume_queue(&consumer, &queue, start, last).await
+}
+
+fn check_times(admin: &Admin) -> anyhow::Result<()> {
+    let time = |short| admin.flag(short).map(print::parse_time).transpose();
+    let (from, until, now) = (time('s')?, time('e')?, SystemClock.now_ms());
+    if from.is_some_and(|from| now < from) {
+        bail!("Please set the beginTimestamp before now!");
+    }
+    if until.is_some_and(|until| now < until) {
+        bail!("Please set the endTimestamp before now!");
+    }
+    if from.zip(until).is_some_and(|(from, until)| until < from) {
+        bail!("Please make sure that the beginTimestamp is less than or equal to the endTimestamp");
+    }
+    Ok(())
+}
+
+/// Shows the messages up to and with offset `last`; none is committed.
+async fn consume_queue(
+    consumer: &PullConsumer,
+    queue: &MessageQueue,
+    mut at: i64,
+    last: i64,
+) -> anyhow::Result<()> {
+    let name = print::queue(queue);
+    while at <= last {
+        let count = i32::try_from(last - at + 1).unwrap_or(i32::MAX);
+        let pulled = consumer.pull(queue, "*", at, count, Duration::ZERO).await?;
+        at = pulled.next_offset;
+        let status = match pulled.status {
+            PullStatus::Found => {
+                line!("Consume ok");
+                print_found(&pulled.messages, true);
+                continue;
+            }
+            PullStatus::NoMatch => {
+                line!("{name} no matched msg. status=NO_MATCHED_MSG, offset={at}");
+                continue;
+            }
+            PullStatus::Empty => "NO_NEW_MSG",
+            PullStatus::OffsetMoved => "OFFSET_ILLEGAL",
+        };
+        line!("{name} print msg finished. status={status}, offset={at}");
+        break;
     }
     Ok(())
 }
@@ -270,12 +462,7 @@ async fn send(admin: &Admin) -> anyhow::Result<()> {
     };
     producer.shutdown().await;
     let sent = sent?;
-    let status = match sent.status {
-        SendStatus::Ok => "SEND_OK",
-        SendStatus::FlushDiskTimeout => "FLUSH_DISK_TIMEOUT",
-        SendStatus::FlushSlaveTimeout => "FLUSH_SLAVE_TIMEOUT",
-        SendStatus::SlaveNotAvailable => "SLAVE_NOT_AVAILABLE",
-    };
+    let status = print::send_status(sent.status);
     line!("{:<32}  {:<4}  {:<20}    {}", "#Broker Name", "#QID", "#Send Result", "#MsgId");
     let (broker, id) = (&sent.queue.broker_name, sent.queue.queue_id);
     line!("{broker:<32}  {id:<4}  {status:<20}    {}", sent.id);

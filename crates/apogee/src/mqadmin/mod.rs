@@ -4,21 +4,27 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::future::Future;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use apogee_client::{Client, Options};
+use apogee_store::{Disk, RealDisk};
 use apogee_types::route::{BrokerData, ClusterInfo};
 
 use crate::greeting::say;
 use crate::produce::name_servers;
 
 mod brokers;
+mod export;
 mod groups;
+mod latency;
 mod messages;
 mod names;
 mod print;
+mod running;
+mod stats;
 mod topics;
 
 /// A command: everything about it stands in one place, beside its function.
@@ -70,19 +76,16 @@ const COMMON: [Flag; 2] = [
 ];
 
 /// Commands of upstream that are not there yet.
-const LATER: &str = "addBroker brokerConsumeStats checkMsgSendRT checkRocksdbCqWriteProgress \
-    cleanBrokerMetadata cleanExpiredCQ cleanUnusedTopic clusterRT consumeMessage \
-    consumerStatus copyAcl copyUser createAcl createUser deleteAcl deleteExpiredCommitLog \
-    deleteUser dumpCompactionLog electMaster exportConfigs exportMetadata \
-    exportMetadataInRocksDB exportMetrics exportPopRecord getAcl getBrokerEpoch \
-    getBrokerLiteInfo getColdDataFlowCtrInfo getControllerConfig getControllerMetaData \
-    getLiteClientInfo getLiteGroupInfo getLiteTopicInfo getParentTopicInfo getSyncStateSet \
-    getUser haStatus listAcl listUser printMsgByQueue producer queryCq queryMsgTraceById \
-    remappingStaticTopic removeBroker removeColdDataFlowCtrGroupConfig resetMasterFlushOffset \
-    rocksDBConfigToJson sendMsgStatus setCommitLogReadAheadMode setConsumeMode startMonitoring \
-    statsAll switchTimerEngine triggerLiteDispatch updateAcl updateBrokerConfig \
-    updateColdDataFlowCtrGroupConfig updateControllerConfig updateNamesrvConfig \
-    updateStaticTopic updateSubGroupList updateTopicList updateUser";
+const LATER: &str = "addBroker checkRocksdbCqWriteProgress cleanBrokerMetadata copyAcl \
+    copyUser createAcl createUser deleteAcl deleteUser dumpCompactionLog electMaster \
+    exportMetadataInRocksDB exportPopRecord getAcl getBrokerEpoch getBrokerLiteInfo \
+    getColdDataFlowCtrInfo getControllerConfig getControllerMetaData getLiteClientInfo \
+    getLiteGroupInfo getLiteTopicInfo getParentTopicInfo getSyncStateSet getUser listAcl \
+    listUser queryMsgTraceById remappingStaticTopic removeBroker \
+    removeColdDataFlowCtrGroupConfig resetMasterFlushOffset rocksDBConfigToJson \
+    setCommitLogReadAheadMode setConsumeMode startMonitoring switchTimerEngine \
+    triggerLiteDispatch updateAcl updateBrokerConfig updateColdDataFlowCtrGroupConfig \
+    updateControllerConfig updateNamesrvConfig updateStaticTopic updateUser";
 
 fn commands() -> impl Iterator<Item = &'static Command> {
     let families = [
@@ -90,7 +93,11 @@ fn commands() -> impl Iterator<Item = &'static Command> {
         groups::COMMANDS,
         brokers::COMMANDS,
         messages::COMMANDS,
+        latency::COMMANDS,
         names::COMMANDS,
+        stats::COMMANDS,
+        export::COMMANDS,
+        running::COMMANDS,
     ];
     families.into_iter().flatten()
 }
@@ -248,6 +255,13 @@ impl Admin {
     /// As Java reads it: `true` in any case, all else is false.
     fn truth(&self, short: char) -> Option<bool> {
         self.flag(short).map(|text| text.eq_ignore_ascii_case("true"))
+    }
+
+    /// What is in the file of a required flag.
+    fn file(&self, short: char) -> anyhow::Result<Vec<u8>> {
+        let path = self.required(short);
+        let bytes = RealDisk.read(Path::new(path)).with_context(|| path.to_owned())?;
+        bytes.with_context(|| format!("the file path {path} does not exists"))
     }
 
     /// The masters that `-b` or `-c` name.

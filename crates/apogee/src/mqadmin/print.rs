@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 
 use anyhow::Context;
-use apogee_client::ReceivedMessage;
+use apogee_client::{ReceivedMessage, SendReceipt, SendStatus};
 use apogee_types::Millis;
 use apogee_types::config::{GroupConfig, Perm, TopicConfig};
 use apogee_types::record::body_crc;
@@ -29,6 +29,11 @@ pub fn seconds(ms: Millis) -> String {
 
 pub fn millis(ms: Millis) -> String {
     local(ms).strftime("%Y-%m-%d %H:%M:%S,%3f").to_string()
+}
+
+/// Nothing but digits, to the millisecond.
+pub fn digits(ms: Millis) -> String {
+    local(ms).strftime("%Y%m%d%H%M%S%3f").to_string()
 }
 
 /// Milliseconds since 1970, `now` (which is -1), or local time as `yyyy-MM-dd#HH:mm:ss:SSS`.
@@ -112,6 +117,28 @@ pub fn group_fields(config: &GroupConfig) -> [(&'static str, String); 15] {
 pub fn queue(queue: &MessageQueue) -> String {
     let MessageQueue { topic, broker_name, queue_id } = queue;
     format!("MessageQueue [topic={topic}, brokerName={broker_name}, queueId={queue_id}]")
+}
+
+pub fn send_status(status: SendStatus) -> &'static str {
+    match status {
+        SendStatus::Ok => "SEND_OK",
+        SendStatus::FlushDiskTimeout => "FLUSH_DISK_TIMEOUT",
+        SendStatus::FlushSlaveTimeout => "FLUSH_SLAVE_TIMEOUT",
+        SendStatus::SlaveNotAvailable => "SLAVE_NOT_AVAILABLE",
+    }
+}
+
+pub fn receipt(it: &SendReceipt) -> String {
+    format!(
+        "SendResult [sendStatus={}, msgId={}, offsetMsgId={}, messageQueue={}, queueOffset={}, \
+         recallHandle={}]",
+        send_status(it.status),
+        it.id,
+        it.offset_id,
+        queue(&it.queue),
+        it.queue_offset,
+        it.recall_handle.as_deref().unwrap_or("null")
+    )
 }
 
 /// A message on one line, as Java's `MessageExt.toString`.

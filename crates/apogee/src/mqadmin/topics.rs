@@ -3,18 +3,22 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use apogee_control::kv::ORDER_TOPIC_CONFIG;
 use apogee_types::config::{Perm, TopicConfig};
 use apogee_types::{json, names};
-use apogee_wire::remoting::bodies::{GroupList, TopicList};
+use apogee_wire::remoting::bodies::{
+    ConsumeQueueData, CreateTopicListRequestBody, GroupList, QueryConsumeQueueResponseBody,
+    TopicList,
+};
 use apogee_wire::remoting::requests::{
-    DeleteTopicInBroker, DeleteTopicInNameServer, GetAllTopicList, QueryTopicConsumeByWho,
+    DeleteTopicInBroker, DeleteTopicInNameServer, GetAllTopicList, QueryConsumeQueue,
+    QueryTopicConsumeByWho, UpdateAndCreateTopicList,
 };
 use bytes::Bytes;
 
 use super::print::{self, line};
-use super::{Admin, Command, masters, optional, required, switch};
+use super::{Admin, Command, Master, masters, optional, required, switch};
 
 pub(super) const COMMANDS: &[Command] = &[
     Command {
@@ -33,6 +37,20 @@ pub(super) const COMMANDS: &[Command] = &[
             optional('s', "hasUnitSub", "has unit sub (true|false)"),
         ],
         run: |admin| Box::pin(update(admin)),
+    },
+    Command {
+        name: "updateTopicList",
+        help: "create or update topic in batch",
+        flags: &[
+            optional('b', "brokerAddr", "create topic to which broker"),
+            optional('c', "clusterName", "create topic to which cluster"),
+            required(
+                'f',
+                "filename",
+                "Path to a file with list of org.apache.rocketmq.common.TopicConfig in json format",
+            ),
+        ],
+        run: |admin| Box::pin(update_list(admin)),
     },
     Command {
         name: "updateTopicPerm",
@@ -86,6 +104,19 @@ pub(super) const COMMANDS: &[Command] = &[
         run: |admin| Box::pin(clusters(admin)),
     },
     Command {
+        name: "queryCq",
+        help: "Query cq command.",
+        flags: &[
+            required('t', "topic", "topic name"),
+            required('q', "queue", "queue num, ie. 1"),
+            required('i', "index", "start queue index."),
+            optional('c', "count", "how many."),
+            optional('b', "broker", "broker addr."),
+            optional('g', "consumer", "consumer group."),
+        ],
+        run: |admin| Box::pin(query_queue(admin)),
+    },
+    Command {
         name: "allocateMQ",
         help: "Allocate MQ.",
         flags: &[required('t', "topic", "topic name"), required('i', "ipList", "ipList")],
@@ -124,6 +155,20 @@ async fn update(admin: &Admin) -> anyhow::Result<()> {
         line!("create topic to {} success.", target.addr);
     }
     line!("{}", print::topic(&config));
+    Ok(())
+}
+
+async fn update_list(admin: &Admin) -> anyhow::Result<()> {
+    let topic_config_list: Vec<TopicConfig> = json::read(&admin.file('f')?)?;
+    if topic_config_list.is_empty() {
+        return Ok(());
+    }
+    let body = Bytes::from(json::write(&CreateTopicListRequestBody { topic_config_list }));
+    for Master { addr, .. } in admin.targets().await? {
+        let request = UpdateAndCreateTopicList {};
+        admin.client.call::<UpdateAndCreateTopicList>(&addr, &request, body.clone()).await?;
+        line!("submit batch of topic config to {addr} success, please check the result later.");
+    }
     Ok(())
 }
 
@@ -278,6 +323,53 @@ async fn status(admin: &Admin) -> anyhow::Result<()> {
 async fn clusters(admin: &Admin) -> anyhow::Result<()> {
     for cluster in clusters_of(admin, admin.required('t')).await? {
         line!("{cluster}");
+    }
+    Ok(())
+}
+
+/// What stands in a consume queue, on the broker of `-b` or the first that has the topic.
+async fn query_queue(admin: &Admin) -> anyhow::Result<()> {
+    let topic = admin.required('t');
+    let index = admin.number('i')?.context("a required flag")?;
+    let request = QueryConsumeQueue {
+        topic: topic.to_owned(),
+        queue_id: admin.number('q')?.context("a required flag")?,
+        index,
+        count: admin.number('c')?.unwrap_or(10),
+        consumer_group: admin.flag('g').map(str::to_owned),
+    };
+    let addr: Arc<str> = match admin.flag('b') {
+        Some(addr) => addr.into(),
+        None => {
+            let route = admin.client.route(topic).await?;
+            let first = route.data().broker_datas.first().and_then(|it| it.master());
+            Arc::clone(first.context("No topic route data!")?)
+        }
+    };
+    let answer = admin.client.call::<QueryConsumeQueue>(&addr, &request, Bytes::new()).await?;
+    if answer.body.is_empty() {
+        bail!("{}", answer.remark);
+    }
+    let found: QueryConsumeQueueResponseBody = answer.json()?;
+    let frame = "=".repeat(38);
+    if let Some(subscription) = &found.subscription_data {
+        line!("Subscription data: \n{}", print::pretty(&json::write(subscription)));
+        line!("{frame}");
+    }
+    if let Some(filter) = &found.filter_data {
+        line!("Filter data: \n{filter}\n{frame}");
+    }
+    let (max, min) = (found.max_queue_index, found.min_queue_index);
+    line!("Queue data: \nmax: {max}, min: {min}\n{frame}");
+    for (at, it) in (index..).zip(&found.queue_data) {
+        let text = |text: &Option<String>| text.as_deref().unwrap_or("null").to_owned();
+        let ConsumeQueueData { physic_offset, physic_size, tags_code, eval, .. } = it;
+        let place = format!("physicOffset={physic_offset}, physicSize={physic_size}");
+        let (extension, bits) = (text(&it.extend_data_json), text(&it.bit_map));
+        let rest = format!("extendDataJson='{extension}', bitMap='{bits}', eval={eval}");
+        let msg = text(&it.msg);
+        line!("idx: {at}\nConsumeQueueData{{{place}, tagsCode={tags_code}, {rest}, msg='{msg}'}}");
+        line!("{frame}");
     }
     Ok(())
 }

@@ -24,13 +24,24 @@ pub fn frame(header: &str, body: &[u8]) -> Vec<u8> {
 
 /// The header of the next response.
 pub fn answer(stream: &mut TcpStream) -> serde_json::Value {
+    whole_answer(stream).0
+}
+
+/// The header of what comes next; `None` once the server is gone.
+pub fn next_answer(stream: &mut TcpStream) -> Option<serde_json::Value> {
+    stream.peek(&mut [0]).is_ok_and(|len| 0 < len).then(|| answer(stream))
+}
+
+/// Header and body of what comes next.
+pub fn whole_answer(stream: &mut TcpStream) -> (serde_json::Value, Vec<u8>) {
     let mut lengths = [0; 8];
     stream.read_exact(&mut lengths).unwrap();
     let len = u32::from_be_bytes(lengths[..4].try_into().unwrap()) as usize;
     let mut rest = vec![0; len - 4];
     stream.read_exact(&mut rest).unwrap();
     let header_len = u32::from_be_bytes([0, lengths[5], lengths[6], lengths[7]]) as usize;
-    serde_json::from_slice(&rest[..header_len]).unwrap()
+    let body = rest.split_off(header_len);
+    (serde_json::from_slice(&rest).unwrap(), body)
 }
 
 pub fn send(topic: &str, queue: i32, body: &[u8]) -> Vec<u8> {

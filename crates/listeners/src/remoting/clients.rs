@@ -1,19 +1,21 @@
-//! Clients and their groups: 34, 35, 38, 46, and the views 203, 204, 328.
+//! Clients and their groups: 34, 35, 38, 46, and the views 203, 204, 307, 328.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use apogee_broker::Broker;
-use apogee_broker::clients::{Client, GroupBeat};
+use apogee_broker::clients::{Client, GroupBeat, Heard};
 use apogee_types::names;
 use apogee_wire::remoting::bodies::{
     CheckClientRequestBody, Connection, ConsumerConnection, ConsumerData,
     GetConsumerListByGroupResponseBody, HeartbeatData, ProducerConnection, ProducerInfo,
     ProducerTableInfo,
 };
+use apogee_wire::remoting::header::ResponseHead;
 use apogee_wire::remoting::requests::{
     CheckClientConfig, GetAllProducerInfo, GetConsumerConnectionList, GetConsumerListByGroup,
-    GetProducerConnectionList, HeartBeat, HeartBeatResponse, UnregisterClient,
+    GetConsumerRunningInfo, GetProducerConnectionList, HeartBeat, HeartBeatResponse,
+    UnregisterClient,
 };
 use apogee_wire::remoting::table::Empty;
 use apogee_wire::remoting::{Language, ResponseCode};
@@ -33,6 +35,7 @@ pub fn routes(router: Router) -> Router {
         .on::<GetConsumerConnectionList>(consumer_connections)
         .on::<GetProducerConnectionList>(producer_connections)
         .on::<GetAllProducerInfo>(all_producers)
+        .on::<GetConsumerRunningInfo>(running_info)
 }
 
 fn heart_beat(call: &mut Call<'_>, _: HeartBeat) -> Answer<HeartBeatResponse> {
@@ -170,7 +173,8 @@ fn all_producers(call: &mut Call<'_>, _: GetAllProducerInfo) -> Answer<Empty> {
         client_id: Arc::clone(&client.client_id),
         language: language(client.language),
         last_update_timestamp: heard_at,
-        remote_ip: client.address.to_string(),
+        // As Java writes an address.
+        remote_ip: format!("/{}", client.address),
         version: client.version,
     };
     let data: BTreeMap<_, _> = call
@@ -181,6 +185,40 @@ fn all_producers(call: &mut Call<'_>, _: GetAllProducerInfo) -> Answer<Empty> {
         .map(|(group, clients)| (group, clients.into_iter().map(info).collect()))
         .collect();
     json_body(Empty, &ProducerTableInfo { data })
+}
+
+/// The client answers, as it likes; we pass that on.
+fn running_info(call: &mut Call<'_>, request: GetConsumerRunningInfo) -> Answer<Empty> {
+    let (group, id) = (request.consumer_group, request.client_id);
+    let has_id = |it: &&Client| *it.client_id == *id;
+    let client = call
+        .broker()
+        .clients
+        .with_consumer_group(&group, |live| live.clients().find(has_id).cloned());
+    let Some(client) = client.flatten() else {
+        let remark = format!("The Consumer <{group}> <{id}> not online");
+        return Err(Refusal::new(ResponseCode::SYSTEM_ERROR, remark));
+    };
+    let head = (!call.header.is_oneway()).then(|| call.head());
+    let peer = Arc::clone(call.peer);
+    let (asked, of) = (id.clone(), group.clone());
+    let done = move |heard| {
+        let Some(head) = head else { return };
+        let (code, remark, body) = match heard {
+            Heard::Answer(body) => (head.code, None, body),
+            Heard::Refusal(remark) => (ResponseCode::SYSTEM_ERROR, Some(remark), Vec::new()),
+            Heard::Nothing => {
+                let remark = format!("consumer <{of}> <{asked}> Timeout: it does not answer");
+                (ResponseCode::CONSUME_MSG_TIMEOUT, Some(remark), Vec::new())
+            }
+        };
+        let head = ResponseHead { code, remark: remark.as_deref(), ..head };
+        peer.outbox.put(|output| {
+            head.write(output, |_| {}, |output| output.bytes.extend_from_slice(&body));
+        });
+    };
+    client.outlet.ask_running_info(&id, &group, request.jstack_enable, Box::new(done));
+    Ok(Reply::Later)
 }
 
 fn connection(client: &Client) -> Connection {

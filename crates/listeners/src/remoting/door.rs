@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use apogee_broker::Broker;
-use apogee_broker::clients::{ConnectionId, Notice, Outlet, Reply};
+use apogee_broker::clients::{ConnectionId, Hear, Heard, Notice, Outlet, Reply};
 use apogee_net::{Admission, Closed, Lane, Listener, Outbox, Stream, lane, pump};
 use apogee_types::names;
 use apogee_types::settings::{Key, NetSettings, Settings, StoreSettings};
 use apogee_wire::output::Output;
 use apogee_wire::remoting::header::RequestHead;
-use apogee_wire::remoting::requests::PushReplyMessage;
-use apogee_wire::remoting::{Fields, HeaderEncoding, Request, ResponseCode, requests};
+use apogee_wire::remoting::requests::{GetConsumerRunningInfo, PushReplyMessage};
+use apogee_wire::remoting::{Fields, HeaderEncoding, Request, ResponseCode, Text, requests};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
@@ -54,12 +54,18 @@ pub struct Peer {
     pub outbox: Outbox,
     /// Numbers our own requests to this peer.
     next_opaque: AtomicI32,
-    /// Who waits for the peer's answers, by number. Each is told once: the answer's code, or
-    /// `None` if there will be none.
+    /// Who waits for the peer's answers, by number. Each is told once; `None`: there will be none.
     calls: Mutex<BTreeMap<i32, Waiting>>,
 }
 
-type Waiting = Box<dyn FnOnce(Option<ResponseCode>) + Send>;
+/// The answer to a request of ours.
+pub(super) struct Answered<'a> {
+    pub code: ResponseCode,
+    pub remark: Option<Text<'a>>,
+    pub body: &'a [u8],
+}
+
+type Waiting = Box<dyn FnOnce(Option<Answered<'_>>) + Send>;
 
 /// How often parked requests are looked at for their deadline.
 const SWEEP_PAUSE: Duration = Duration::from_millis(250);
@@ -232,10 +238,10 @@ impl Peer {
     }
 
     /// The peer has answered a request of ours, or will not.
-    pub(super) fn answered(&self, opaque: i32, code: Option<ResponseCode>) {
+    pub(super) fn answered(&self, opaque: i32, answer: Option<Answered<'_>>) {
         let waiting = self.calls.lock().remove(&opaque);
         if let Some(waiting) = waiting {
-            waiting(code);
+            waiting(answer);
         }
     }
 
@@ -288,8 +294,28 @@ impl Outlet for PeerOutlet {
             store_host: reply.store_host.to_string(),
             store_ms: reply.stored_ms,
         };
-        let waiting = Box::new(move |code| done(code == Some(ResponseCode::SUCCESS)));
+        let is_success = |it: Answered<'_>| it.code == ResponseCode::SUCCESS;
+        let waiting =
+            Box::new(move |answer: Option<Answered<'_>>| done(answer.is_some_and(is_success)));
         self.0.call::<PushReplyMessage>(&request, &reply.body, waiting);
+    }
+
+    fn ask_running_info(&self, client_id: &str, group: &str, has_stacks: bool, done: Hear) {
+        let request = GetConsumerRunningInfo {
+            consumer_group: group.to_owned(),
+            client_id: client_id.to_owned(),
+            jstack_enable: has_stacks,
+        };
+        let waiting = Box::new(move |answer: Option<Answered<'_>>| {
+            done(match answer {
+                Some(it) if it.code == ResponseCode::SUCCESS => Heard::Answer(it.body.to_vec()),
+                Some(it) => {
+                    Heard::Refusal(it.remark.map(|it| it.to_cow().into_owned()).unwrap_or_default())
+                }
+                None => Heard::Nothing,
+            });
+        });
+        self.0.call::<GetConsumerRunningInfo>(&request, &[], waiting);
     }
 
     fn close(&self) {

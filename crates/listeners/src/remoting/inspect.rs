@@ -1,26 +1,30 @@
-//! Views for operators and tools: 26, 28, 202, 208, 300, 303, 343, 345; and 222, which resets.
+//! Views for operators and tools: 26, 28, 202, 208, 300, 303, 315, 317, 343, 345, 907; and 222,
+//! which resets.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use apogee_broker::Broker;
+use apogee_broker::days::Mornings;
 use apogee_broker::views::GroupQueue;
 use apogee_types::Millis;
 use apogee_types::route::MessageQueue;
 use apogee_types::settings::Settings;
+use apogee_wire::remoting::ResponseCode;
 use apogee_wire::remoting::bodies::{
-    ConsumeStats, GroupList, KVTable, OffsetWrapper, QueryConsumeTimeSpanBody,
-    QuerySubscriptionResponseBody, QueueTimeSpan, ResetOffsetBody, TopicList, TopicOffset,
-    TopicStatsTable,
+    BrokerStatsData, BrokerStatsItem, ConsumeStats, ConsumeStatsList, GroupList, HARuntimeInfo,
+    KVTable, OffsetWrapper, QueryConsumeTimeSpanBody, QuerySubscriptionResponseBody, QueueTimeSpan,
+    ResetOffsetBody, TopicList, TopicOffset, TopicStatsTable,
 };
 use apogee_wire::remoting::requests::{
-    GetBrokerConfig, GetBrokerConfigResponse, GetBrokerRuntimeInfo, GetConsumeStats, GetTopicStats,
-    QueryConsumeTimeSpan, QuerySubscriptionByConsumer, QueryTopicConsumeByWho,
-    QueryTopicsByConsumer, ResetOffset,
+    GetBrokerConfig, GetBrokerConfigResponse, GetBrokerConsumeStats, GetBrokerHaStatus,
+    GetBrokerRuntimeInfo, GetConsumeStats, GetTopicStats, QueryConsumeTimeSpan,
+    QuerySubscriptionByConsumer, QueryTopicConsumeByWho, QueryTopicsByConsumer, ResetOffset,
+    ViewBrokerStats,
 };
 use apogee_wire::remoting::table::Empty;
 
-use super::router::{Answer, Call, Reply, Router, json_body};
+use super::router::{Answer, Call, Refusal, Reply, Router, json_body};
 
 /// Adds what this file serves.
 #[must_use]
@@ -30,11 +34,14 @@ pub fn routes(router: Router) -> Router {
         .on::<GetBrokerRuntimeInfo>(runtime_info)
         .on::<GetTopicStats>(topic_stats)
         .on::<GetConsumeStats>(consume_stats)
+        .on::<GetBrokerConsumeStats>(all_consume_stats)
         .on::<QueryTopicConsumeByWho>(groups_of_topic)
         .on::<QueryConsumeTimeSpan>(time_spans)
         .on::<QueryTopicsByConsumer>(topics_of_group)
         .on::<QuerySubscriptionByConsumer>(subscription)
         .on::<ResetOffset>(reset)
+        .on::<GetBrokerHaStatus>(ha_status)
+        .on::<ViewBrokerStats>(stats)
 }
 
 fn message_queue(broker: &Broker, topic: &str, queue_id: i32) -> MessageQueue {
@@ -67,13 +74,45 @@ fn consume_stats(call: &mut Call<'_>, request: GetConsumeStats) -> Answer<Empty>
     }
     let mut offset_table = BTreeMap::new();
     for topic in topics {
-        let Some(queues) = broker.group_view(group, &topic) else { continue };
-        let wrappers = queues
-            .into_iter()
-            .map(|queue| (message_queue(broker, &topic, queue.id), wrapper(&queue)));
-        offset_table.extend(wrappers);
+        offset_table.extend(offsets_in(broker, group, &topic).into_iter().flatten());
     }
     json_body(Empty, &ConsumeStats { consume_tps: 0.0, offset_table })
+}
+
+/// What a group has consumed of a topic; `None` if it does not read it.
+fn offsets_in(
+    broker: &Broker,
+    group: &str,
+    topic: &str,
+) -> Option<BTreeMap<MessageQueue, OffsetWrapper>> {
+    let queues = broker.group_view(group, topic)?;
+    let row = |queue: GroupQueue| (message_queue(broker, topic, queue.id), wrapper(&queue));
+    Some(queues.into_iter().map(row).collect())
+}
+
+/// Of all groups that are configured, in all topics, or all that are ordered.
+fn all_consume_stats(call: &mut Call<'_>, request: GetBrokerConsumeStats) -> Answer<Empty> {
+    let broker = call.broker();
+    let is_wanted = |topic: &Arc<str>| {
+        !request.is_order || broker.topics.find(topic).is_some_and(|config| config.order)
+    };
+    let mut all = ConsumeStatsList {
+        broker_addr: broker.identity.store_host.to_string().into(),
+        ..ConsumeStatsList::default()
+    };
+    for group in broker.groups.table().subscription_group_table.into_keys() {
+        let mut stats = Vec::new();
+        for topic in broker.offsets.topics_of(&group).iter().filter(|topic| is_wanted(topic)) {
+            let Some(offset_table) = offsets_in(broker, &group, topic) else { continue };
+            for it in offset_table.values() {
+                all.total_diff += it.broker_offset - it.consumer_offset;
+                all.total_inflight_diff += it.pull_offset - it.consumer_offset;
+            }
+            stats.push(ConsumeStats { consume_tps: 0.0, offset_table });
+        }
+        all.consume_stats_list.push(BTreeMap::from([(group, stats)]));
+    }
+    json_body(Empty, &all)
 }
 
 fn wrapper(queue: &GroupQueue) -> OffsetWrapper {
@@ -159,11 +198,42 @@ fn config(call: &mut Call<'_>, _: GetBrokerConfig) -> Answer<GetBrokerConfigResp
     Ok(Reply::WithBody(GetBrokerConfigResponse { version }, text.into_bytes()))
 }
 
+/// Nothing is counted while messages come: what is stored tells how many were put into a topic.
+/// How many a group has got, or how many a put has, nobody knows.
+fn stats(call: &mut Call<'_>, request: ViewBrokerStats) -> Answer<Empty> {
+    let broker = call.broker();
+    let ViewBrokerStats { stats_name: name, stats_key: key } = request;
+    if name != "TOPIC_PUT_NUMS" || broker.topics.find(&key).is_none() {
+        let remark = format!("The stats <{name}> <{key}> not exist");
+        return Err(Refusal::new(ResponseCode::SYSTEM_ERROR, remark));
+    }
+    let now = broker.clock.now_ms();
+    let last = |seconds: i64| {
+        let sum = broker.stored_since(&key, now - seconds * 1000)? as i64;
+        Ok::<_, Refusal>(BrokerStatsItem { avgpt: 0.0, sum, tps: sum as f64 / seconds as f64 })
+    };
+    let (stats_minute, stats_hour, stats_day) = (last(60)?, last(3_600)?, last(24 * 3_600)?);
+    json_body(Empty, &BrokerStatsData { stats_day, stats_hour, stats_minute })
+}
+
+/// There is no slave to tell of, and none that follows a master.
+fn ha_status(call: &mut Call<'_>, _: GetBrokerHaStatus) -> Answer<Empty> {
+    let broker = call.broker();
+    let max = broker.store.visible().0 as i64;
+    let mut info = HARuntimeInfo { master: !broker.identity.is_slave(), ..Default::default() };
+    match info.master {
+        true => info.master_commit_log_max_offset = max,
+        false => info.ha_client_runtime_info.max_offset = max,
+    }
+    json_body(Empty, &info)
+}
+
 /// What `mqadmin clusterList` and `brokerStatus` read. Spec `json-quirks.md` 2.3.
 fn runtime_info(call: &mut Call<'_>, _: GetBrokerRuntimeInfo) -> Answer<Empty> {
     let broker = call.broker();
     let store = broker.store.statistics();
     let (put, got) = (store.put_count, store.read_count);
+    let Mornings { today, yesterday } = broker.days.mornings();
     let uptime_ms: Millis = broker.clock.now_ms() - broker.started_ms;
     let seconds = (uptime_ms / 1000).max(1) as f64;
     let rate = |count: u64| format!("{0:.1} {0:.1} {0:.1}", count as f64 / seconds);
@@ -173,6 +243,11 @@ fn runtime_info(call: &mut Call<'_>, _: GetBrokerRuntimeInfo) -> Answer<Empty> {
         ("putTps", rate(put)),
         ("getTransferredTps", rate(got)),
         ("getTransferedTps", rate(got)),
+        ("putMessageAverageSize", (store.put_bytes as f64 / put.max(1) as f64).to_string()),
+        ("msgPutTotalYesterdayMorning", yesterday.put.to_string()),
+        ("msgPutTotalTodayMorning", today.put.to_string()),
+        ("msgGetTotalYesterdayMorning", yesterday.got.to_string()),
+        ("msgGetTotalTodayMorning", today.got.to_string()),
         ("msgPutTotalTodayNow", put.to_string()),
         ("msgGetTotalTodayNow", got.to_string()),
         ("commitLogMinOffset", store.log_min.0.to_string()),

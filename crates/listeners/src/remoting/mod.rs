@@ -20,6 +20,7 @@ pub mod routes;
 pub mod send;
 pub mod session;
 pub mod topics;
+pub mod upkeep;
 
 pub use door::{Door, Peer};
 pub use router::{Call, Refusal, Reply, Router};
@@ -30,7 +31,7 @@ pub fn broker_routes(router: Router) -> Router {
     let messages = queries::routes(pull::routes(send::routes(router)));
     let positions = locks::routes(queues::routes(offsets::routes(messages)));
     let clients = reply::routes(clients::routes(positions));
-    inspect::routes(groups::routes(topics::routes(clients)))
+    upkeep::routes(inspect::routes(groups::routes(topics::routes(clients))))
 }
 
 /// What a name server answers.

@@ -7,7 +7,7 @@ use apogee_net::{Closed, Session};
 use apogee_wire::output::Output;
 use apogee_wire::remoting::{FrameRef, HeaderReader, ResponseCode};
 
-use super::door::{Door, Peer};
+use super::door::{Answered, Door, Peer};
 use super::pending::Pending;
 use super::router::{Call, Scratch};
 
@@ -33,7 +33,9 @@ impl Session for ServerSession {
         let header =
             self.headers.read(frame).map_err(|error| Closed::Protocol(error.to_string()))?;
         if header.is_response() {
-            self.peer.answered(header.opaque, Some(ResponseCode(header.code)));
+            let (code, remark) = (ResponseCode(header.code), header.remark);
+            let answer = Answered { code, remark, body: frame.body };
+            self.peer.answered(header.opaque, Some(answer));
             return Ok(());
         }
         let mut call = Call {

@@ -54,6 +54,60 @@ bodies! {
         subscription_table: BTreeMap<Arc<str>, SubscriptionData>,
     }
 
+    /// 307, as a client says it; we pass it on as it is.
+    ConsumerRunningInfo {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        jstack: Option<String>,
+        #[serde(with = "object_keys")]
+        mq_pop_table: BTreeMap<MessageQueue, PopProcessQueueInfo>,
+        #[serde(with = "object_keys")]
+        mq_table: BTreeMap<MessageQueue, ProcessQueueInfo>,
+        properties: BTreeMap<String, String>,
+        status_table: BTreeMap<Arc<str>, ConsumeStatus>,
+        subscription_set: Vec<SubscriptionData>,
+        user_consumer_info: BTreeMap<String, String>,
+    }
+
+    ProcessQueueInfo {
+        cached_msg_count: i32,
+        cached_msg_max_offset: i64,
+        cached_msg_min_offset: i64,
+        #[serde(rename = "cachedMsgSizeInMiB")]
+        cached_msg_size_in_mib: i32,
+        commit_offset: i64,
+        #[serde(rename = "droped")]
+        dropped: bool,
+        last_consume_timestamp: Millis,
+        last_lock_timestamp: Millis,
+        last_pull_timestamp: Millis,
+        locked: bool,
+        transaction_msg_count: i32,
+        transaction_msg_max_offset: i64,
+        transaction_msg_min_offset: i64,
+        try_unlock_times: i64,
+    }
+
+    PopProcessQueueInfo {
+        #[serde(rename = "droped")]
+        dropped: bool,
+        last_pop_timestamp: Millis,
+        wait_ack_count: i32,
+    }
+
+    ConsumeStatus {
+        consume_failed_msgs: i64,
+        #[serde(rename = "consumeFailedTPS")]
+        consume_failed_tps: f64,
+        #[serde(rename = "consumeOKTPS")]
+        consume_ok_tps: f64,
+        #[serde(rename = "consumeRT")]
+        consume_rt: f64,
+        #[serde(rename = "pullRT")]
+        pull_rt: f64,
+        #[serde(rename = "pullTPS")]
+        pull_tps: f64,
+    }
+
     /// 204.
     ProducerConnection {
         connection_set: Vec<Connection>,
