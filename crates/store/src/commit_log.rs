@@ -407,8 +407,9 @@ impl CommitLog {
     }
 
     /// [`flush`](Self::flush) for who promises nothing: leaves the last bytes alone while more
-    /// come; those that it leaves the next one does not. A page that is brought to the device must be asked of the file system before it is
-    /// written again, and the append that asks waits for whatever the journal is doing.
+    /// come; the next one brings those. A page that is brought to the device must be asked of the
+    /// file system before it is written again, and the append that asks waits for whatever the
+    /// journal is doing.
     pub(crate) fn flush_behind(&self) -> Result<bool, Error> {
         let (from, end) = (self.flushed.get(), self.end());
         let whole = LogOffset(end.0 - end.0 % LEFT_ALONE);
