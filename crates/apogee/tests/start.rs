@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -17,14 +18,12 @@ fn apogee(dir: &Path) -> Command {
     command
 }
 
-/// Ports that were free a moment ago; the second is far enough from the first to have all that a
-/// broker derives.
+/// Two ports of which no other test of this file has one, nor the system for connections; the second
+/// has room for all that a broker derives.
 fn free_ports() -> (String, String) {
-    let port = || {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.local_addr().unwrap().port()
-    };
-    (port().to_string(), port().to_string())
+    static NEXT: AtomicU16 = AtomicU16::new(23_401);
+    let port = NEXT.fetch_add(20, Ordering::Relaxed);
+    (port.to_string(), (port + 10).to_string())
 }
 
 fn first_lines(child: &mut Child, count: usize) -> String {
