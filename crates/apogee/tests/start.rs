@@ -18,8 +18,8 @@ fn apogee(dir: &Path) -> Command {
     command
 }
 
-/// Two ports of which no other test of this file has one, nor the system for connections; the second
-/// has room for all that a broker derives.
+/// Two ports of which no other test of this file has one, nor the system for connections; the
+/// second has room for all that a broker derives.
 fn free_ports() -> (String, String) {
     static NEXT: AtomicU16 = AtomicU16::new(23_401);
     let port = NEXT.fetch_add(20, Ordering::Relaxed);
