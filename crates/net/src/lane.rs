@@ -69,6 +69,11 @@ where
         if task.as_mut().poll(cx).is_ready() {
             return Poll::Ready(true);
         }
+        if is_backlog {
+            // However low our priority, the scheduler may let the doors wait for its next tick,
+            // which is milliseconds.
+            std::thread::yield_now();
+        }
         if lane.wants_backlog.load(Ordering::Relaxed) != is_backlog {
             return Poll::Ready(false);
         }
