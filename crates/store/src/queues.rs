@@ -240,15 +240,7 @@ impl Queues {
 
     /// Forgets a topic and removes its files.
     pub fn remove_topic(&self, topic: &str) -> Result<(), Error> {
-        let row = self.topics.write().remove(topic);
-        row.iter().flatten().for_each(|(_, queue)| queue.remove());
-        let (dir, gone) = (self.dir.join(topic), self.gone_dir().join(topic));
-        self.remove(&gone)?;
-        // All at once: of a queue that lacks files between others no start makes sense.
-        match self.disk.rename(&dir, &gone) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            renamed => renamed.map_err(Error::io(&dir)).and_then(|()| self.remove(&gone)),
-        }
+        self.remove_if(topic, |_| true).map(|_| ())
     }
 
     /// Removes the topics that `is_unused` names and whose queues hold nothing; which ones.
@@ -258,25 +250,36 @@ impl Queues {
         names.sort();
         let mut removed = Vec::new();
         for topic in names {
-            let (dir, gone) = (self.dir.join(&*topic), self.gone_dir().join(&*topic));
-            self.remove(&gone)?;
+            let is_empty = |row: &Row| row.iter().all(|(_, queue)| queue.is_empty());
+            let may_go = |row: Option<&Row>| row.is_some_and(is_empty) && is_unused(&topic);
+            if self.remove_if(&topic, may_go)? {
+                removed.push(topic);
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Forgets a topic and removes its files, if `may_go` says so of its queues.
+    fn remove_if(&self, topic: &str, may_go: impl Fn(Option<&Row>) -> bool) -> Result<bool, Error> {
+        let (dir, gone) = (self.dir.join(topic), self.gone_dir().join(topic));
+        self.remove(&gone)?;
+        {
             // Who creates the topic meanwhile does so before it looks for its queues: either we see
             // that, or it finds none, nor files, and makes them anew.
             let mut topics = self.topics.write();
-            let is_empty = |row: &Row| row.iter().all(|(_, queue)| queue.is_empty());
-            if !topics.get(&*topic).is_some_and(is_empty) || !is_unused(&topic) {
-                continue;
+            if !may_go(topics.get(&Name(topic))) {
+                return Ok(false);
             }
+            let row = topics.remove(topic);
+            row.iter().flatten().for_each(|(_, queue)| queue.remove());
+            // All at once: of a queue that lacks files between others no start makes sense.
             match self.disk.rename(&dir, &gone) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
                 renamed => renamed.map_err(Error::io(&dir))?,
             }
-            topics.remove(&*topic).iter().flatten().for_each(|(_, queue)| queue.remove());
-            drop(topics);
-            self.remove(&gone)?;
-            removed.push(topic);
         }
-        Ok(removed)
+        self.remove(&gone)?;
+        Ok(true)
     }
 
     /// Where topics lie that are being removed.

@@ -73,6 +73,8 @@ const SWEEP_PAUSE: Duration = Duration::from_millis(250);
 /// `serverChannelMaxIdleTimeSeconds=0`: silence ends no connection for a century.
 const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
+/// Requests of ours that a peer may leave unanswered; those beyond are not sent.
+const CALLS_MAX: usize = 4096;
 /// How long a client may take to answer a request of ours; upstream's for replies.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
 
@@ -223,7 +225,14 @@ impl Peer {
         let opaque = self.next_opaque.fetch_add(1, Ordering::Relaxed);
         let (encoding, code) = (HeaderEncoding::Json, R::INFO.code);
         let head = RequestHead { encoding, code, opaque, oneway: false };
-        self.calls.lock().insert(opaque, waiting);
+        {
+            let mut calls = self.calls.lock();
+            if CALLS_MAX <= calls.len() {
+                drop(calls);
+                return waiting(None);
+            }
+            calls.insert(opaque, waiting);
+        }
         let body = |output: &mut Output| output.bytes.extend_from_slice(body);
         if !self.outbox.put(|output| head.write(output, |put| request.encode(put), body)) {
             return self.answered(opaque, None);
