@@ -66,6 +66,8 @@ struct Running<'a> {
     events: Vec<Event>,
     /// Where the search for room goes on.
     next_station: usize,
+    /// There are no senders.
+    only_reads: bool,
     /// Messages that may still be requested.
     remaining: u64,
     is_sending: bool,
@@ -100,7 +102,7 @@ impl Load {
                 running.is_sending = false;
             }
             let missing = running.missing(now);
-            if begun.is_some() && missing == 0 && (!running.is_sending || running.only_reads()) {
+            if begun.is_some() && missing == 0 && (!running.is_sending || running.only_reads) {
                 break;
             }
             if !running.is_sending && end.saturating_add(DRAIN_MAX_NS) < now {
@@ -130,6 +132,7 @@ impl<'a> Running<'a> {
             epoll,
             events: Vec::with_capacity(EVENTS_MAX),
             next_station: 0,
+            only_reads: load.stations.iter().all(|it| matches!(it.role, Role::Pull(_))),
             remaining: load.limits.count.unwrap_or(u64::MAX),
             is_sending: true,
             accepted: 0,
@@ -154,6 +157,11 @@ impl<'a> Running<'a> {
             return self.refill(0);
         }
         self.wait(now, end)?;
+        if self.only_reads {
+            // Consumers stand for other machines, and the scheduler looks who is next only every
+            // few milliseconds.
+            std::thread::yield_now();
+        }
         for at in 0..self.events.len() {
             let place = self.events[at].data.u64() as usize;
             self.serve(place)?;
@@ -276,7 +284,7 @@ impl<'a> Running<'a> {
 
     fn is_enough(&self) -> bool {
         let count = self.load.limits.count.unwrap_or(u64::MAX);
-        self.remaining == 0 || (self.only_reads() && count <= self.tally.received.messages)
+        self.remaining == 0 || (self.only_reads && count <= self.tally.received.messages)
     }
 
     /// What was asked for and has not come.
@@ -296,10 +304,6 @@ impl<'a> Running<'a> {
             return sends + self.accepted.saturating_sub(arrived);
         }
         sends + pulls
-    }
-
-    fn only_reads(&self) -> bool {
-        self.load.stations.iter().all(|station| matches!(station.role, Role::Pull(_)))
     }
 }
 
