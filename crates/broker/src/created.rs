@@ -27,8 +27,6 @@ pub struct Created {
 struct State {
     /// The number of the last creation or change.
     last: u64,
-    /// The greatest that the files have.
-    written: u64,
     /// Names that the files do not have, with the number of their creation.
     names: Map<Arc<str>, u64>,
     writer: Option<Waker>,
@@ -83,7 +81,6 @@ impl Created {
         {
             let mut state = self.state.lock();
             state.names.retain(|_, it| number < *it);
-            state.written = state.written.max(number);
             self.has_names.store(!state.names.is_empty(), Ordering::Release);
         }
         self.written.advance(LogOffset(number));
@@ -97,7 +94,7 @@ impl Created {
     /// Ready once there is something to write, else the task is woken then; for one task.
     pub fn poll_unwritten(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.state.lock();
-        if state.written < state.last {
+        if self.written.get().0 < state.last {
             return Poll::Ready(());
         }
         state.writer = Some(cx.waker().clone());

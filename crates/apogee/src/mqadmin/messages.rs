@@ -14,7 +14,12 @@ use apogee_types::route::MessageQueue;
 use apogee_types::{Clock, SystemClock, names};
 
 use super::print::{self, line};
-use super::{Admin, Command, optional, required};
+use super::{Admin, Command, Flag, optional, required};
+
+const BEGIN: Flag =
+    optional('b', "beginTimestamp", "Begin timestamp[currentTimeMillis|yyyy-MM-dd#HH:mm:ss:SSS]");
+const END: Flag =
+    optional('e', "endTimestamp", "End timestamp[currentTimeMillis|yyyy-MM-dd#HH:mm:ss:SSS]");
 
 pub(super) const COMMANDS: &[Command] = &[
     Command {
@@ -67,16 +72,8 @@ pub(super) const COMMANDS: &[Command] = &[
             required('t', "topic", "topic name"),
             optional('c', "charsetName", "CharsetName(eg: UTF-8)"),
             optional('s', "subExpression", "Subscribe Expression(eg: TagA || TagB)"),
-            optional(
-                'b',
-                "beginTimestamp",
-                "Begin timestamp[currentTimeMillis|yyyy-MM-dd#HH:mm:ss:SSS]",
-            ),
-            optional(
-                'e',
-                "endTimestamp",
-                "End timestamp[currentTimeMillis|yyyy-MM-dd#HH:mm:ss:SSS]",
-            ),
+            BEGIN,
+            END,
             optional('d', "printBody", "print body"),
         ],
         run: |admin| Box::pin(print_all(admin)),
@@ -90,16 +87,8 @@ pub(super) const COMMANDS: &[Command] = &[
             required('i', "queueId", "queue id"),
             optional('c', "charsetName", "CharsetName(eg: UTF-8,GBK)"),
             optional('s', "subExpression", "Subscribe Expression(eg: TagA || TagB)"),
-            optional(
-                'b',
-                "beginTimestamp",
-                "Begin timestamp[currentTimeMillis|yyyy-MM-dd#HH:mm:ss:SSS]",
-            ),
-            optional(
-                'e',
-                "endTimestamp",
-                "End timestamp[currentTimeMillis|yyyy-MM-dd#HH:mm:ss:SSS]",
-            ),
+            BEGIN,
+            END,
             optional('p', "print msg", "print msg. eg: true | false(default)"),
             optional('d', "printBody", "print body. eg: true | false(default)"),
             optional('f', "calculate", "calculate by tag. eg: true | false(default)"),
@@ -120,11 +109,7 @@ pub(super) const COMMANDS: &[Command] = &[
                 "beginTimestamp",
                 "Begin timestamp[currentTimeMillis|yyyy-MM-dd#HH:mm:ss:SSS]",
             ),
-            optional(
-                'e',
-                "endTimestamp",
-                "End timestamp[currentTimeMillis|yyyy-MM-dd#HH:mm:ss:SSS]",
-            ),
+            END,
             optional('c', "MessageNumber", "Number of message to be consumed"),
         ],
         run: |admin| Box::pin(consume(admin)),
