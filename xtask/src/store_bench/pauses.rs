@@ -1,6 +1,11 @@
 //! Latency at half of the maximum rate, for so long that the kernel writes back and segments roll.
 
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -18,6 +23,11 @@ const SEGMENT_LEN: u64 = 1 << 30;
 const PROBE_PAUSE: Duration = Duration::from_millis(2);
 /// What is so near to the first message of a segment counts for the roll.
 const ROLL_SPAN: Duration = Duration::from_millis(50);
+/// Bytes of a record with a body of 1 KiB, as the bench sends it.
+const RECORD_LEN: f64 = 1241.0;
+/// What a log prepares at once, and how often it is flushed.
+const WRITE_LEN: usize = 2 << 20;
+const FLUSH_INTERVAL: Duration = Duration::from_millis(500);
 
 pub fn latency(lab: &mut Lab<'_>, outcome: &mut Outcome) -> anyhow::Result<()> {
     for _ in 0..lab.extent.long_rounds {
@@ -37,8 +47,74 @@ pub fn latency(lab: &mut Lab<'_>, outcome: &mut Outcome) -> anyhow::Result<()> {
         let [p999, max] = measure(lab, outcome, &apogee, apache_half, false)?;
         let same = [(Metric::P999Same, &p999), (Metric::MaxSame, &max)];
         add(outcome, Kind::Apogee, &same)?;
+        drop(apogee);
+
+        floor(lab, outcome, apogee_half)?;
     }
     Ok(())
+}
+
+/// What is left to a server that keeps nothing, alone and beside what any log has to write: where
+/// the floor of this machine lies.
+fn floor(lab: &mut Lab<'_>, outcome: &mut Outcome, rate: f64) -> anyhow::Result<()> {
+    let words = format!("latency --rate {rate:.0} {SHAPE}");
+    let dir = lab.places.data.join("beside");
+    for is_alone in [true, false] {
+        let floor = lab.places.start(Kind::Floor, Flush::Async)?;
+        lab.page_cache.fill()?;
+        let _ = std::fs::remove_dir_all(&dir);
+        std::fs::create_dir_all(&dir)?;
+        let is_over = AtomicBool::new(is_alone);
+        let result = std::thread::scope(|scope| {
+            let writing = scope.spawn(|| write_beside(&dir, rate * RECORD_LEN, &is_over));
+            let result = lab.load_for(&floor, &words, lab.extent.warmup, lab.extent.long);
+            is_over.store(true, Ordering::Relaxed);
+            writing.join().expect("it does not panic")?;
+            result
+        })?;
+        let us = |name: &str| result["sent"]["us"][name].as_f64().unwrap_or(f64::NAN);
+        let beside = if is_alone { "alone" } else { "beside a thread that writes as many bytes" };
+        let said = format!(
+            "a bare loop that keeps nothing, {beside}, at {rate:.0}/s: p99.9 {}, max {}",
+            Metric::P999.text(us("p99.9")),
+            Metric::Max.text(us("max"))
+        );
+        println!("  {said}");
+        outcome.notes.push(said);
+    }
+    Ok(std::fs::remove_dir_all(&dir)?)
+}
+
+/// Writes files as long as segments, and flushes them as a log with asynchronous flush does.
+fn write_beside(dir: &Path, bytes_per_second: f64, is_over: &AtomicBool) -> anyhow::Result<()> {
+    let (flushed, flushes) = mpsc::channel::<Arc<File>>();
+    let flushing = std::thread::spawn(move || flushes.iter().try_for_each(|it| it.sync_data()));
+    let zeros = vec![0; WRITE_LEN];
+    let began = Instant::now();
+    let (mut written, mut flush_at) = (0, FLUSH_INTERVAL);
+    let mut file = None;
+    while !is_over.load(Ordering::Relaxed) {
+        let elapsed = began.elapsed();
+        if elapsed.as_secs_f64() * bytes_per_second < written as f64 {
+            std::thread::sleep(PROBE_PAUSE);
+            continue;
+        }
+        if written % SEGMENT_LEN == 0 {
+            let next = Arc::new(File::create(dir.join(format!("{written:020}")))?);
+            if let Some(full) = file.replace(next) {
+                flushed.send(full).context("a flush has failed")?;
+            }
+        }
+        let file = file.as_ref().expect("the first comes before the first byte");
+        (&**file).write_all(&zeros)?;
+        written += zeros.len() as u64;
+        if flush_at <= elapsed {
+            flush_at = elapsed + FLUSH_INTERVAL;
+            flushed.send(Arc::clone(file)).context("a flush has failed")?;
+        }
+    }
+    drop(flushed);
+    Ok(flushing.join().expect("it does not panic")?)
 }
 
 /// Half of the messages a second that a server can take.
