@@ -225,7 +225,7 @@ impl Broker {
         } else {
             self.settings.short_polling_time_mills as Millis
         };
-        self.clock.now_ms() + longest
+        self.clock.now_ms().saturating_add(longest)
     }
 }
 

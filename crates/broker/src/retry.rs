@@ -66,7 +66,7 @@ impl Broker {
             return self.store_dead(back.group, &record, now).map(Some);
         }
         let level = match back.delay_level {
-            0 => FIRST_LEVEL + record.reconsume_times,
+            0 => FIRST_LEVEL.saturating_add(record.reconsume_times),
             level => level,
         };
         self.store_again(&retry.topic_name, retry.write_queue_count, level, &record).map(Some)
@@ -102,7 +102,7 @@ impl Broker {
         let message = Message {
             topic,
             queue_id: queue_id.unwrap_or_default(),
-            reconsume_times: record.reconsume_times + 1,
+            reconsume_times: record.reconsume_times.saturating_add(1),
             store_host: self.identity.store_host,
             tags_code: tags::code(properties::find(&encoded, name::TAGS)),
             ..record.to_message()

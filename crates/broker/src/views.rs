@@ -123,7 +123,7 @@ impl Broker {
     ) -> Result<Vec<(i32, i64)>, Error> {
         self.check_reset(group, topic)?;
         let count = self.topics.expect(topic)?.read_queue_count;
-        let ids = if queue_id < 0 { 0..count } else { queue_id..queue_id + 1 };
+        let ids = if queue_id < 0 { 0..count } else { queue_id..queue_id.saturating_add(1) };
         let mut moved = Vec::new();
         for id in ids {
             let offset = if time < 0 {

@@ -169,7 +169,7 @@ impl Routes {
 
     /// Brokers that were silent for too long leave.
     pub fn expire(&mut self, now: Millis) -> Vec<Arc<str>> {
-        self.remove_where(|live| live.heard_at + live.timeout_ms < now)
+        self.remove_where(|live| live.heard_at.saturating_add(live.timeout_ms) < now)
     }
 
     /// Who serves the topic.

@@ -105,8 +105,9 @@ fn all_consume_stats(call: &mut Call<'_>, request: GetBrokerConsumeStats) -> Ans
         for topic in broker.offsets.topics_of(&group).iter().filter(|topic| is_wanted(topic)) {
             let Some(offset_table) = offsets_in(broker, &group, topic) else { continue };
             for it in offset_table.values() {
-                all.total_diff += it.broker_offset - it.consumer_offset;
-                all.total_inflight_diff += it.pull_offset - it.consumer_offset;
+                let (diff, in_flight) = (&mut all.total_diff, &mut all.total_inflight_diff);
+                *diff = diff.saturating_add(it.broker_offset - it.consumer_offset);
+                *in_flight = in_flight.saturating_add(it.pull_offset - it.consumer_offset);
             }
             stats.push(ConsumeStats { consume_tps: 0.0, offset_table });
         }

@@ -1,0 +1,117 @@
+//! Numbers that no client would send: they are refused or served, and nobody panics.
+
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "raw sockets are its input")]
+
+mod raw;
+mod server;
+
+use std::io::Write;
+use std::net::TcpStream;
+
+use apogee_wire::remoting::RequestInfo;
+use apogee_wire::remoting::requests::REQUESTS;
+use apogee_wire::remoting::table::FieldInfo;
+use fastrand::Rng;
+use raw::{answer, ask, connect, create_topic, frame, next_answer, pull, send_as, send_to};
+use server::Server;
+
+/// How often each request is made, with other values each time.
+const ROUNDS: usize = 500;
+/// Tells the answer of what is sent after the others.
+const LAST: i64 = 99;
+
+fn value(field: &FieldInfo, random: &mut Rng) -> String {
+    let ints = [i32::MIN, i32::MIN + 1, -1, 0, 1, 2, 32, i32::MAX - 1, i32::MAX];
+    let longs = [i64::MIN, i64::MIN + 1, i64::MIN / 2, i64::MAX / 2, i64::MAX - 1, i64::MAX];
+    let texts = ["good", "good", "g", "TBW102", "", "%RETRY%g", "key", "127.0.0.1:1", "0", "*"];
+    let chosen = random.usize(..1000);
+    if field.kind.contains("i32") || (field.kind.contains("i64") && random.bool()) {
+        return ints[chosen % ints.len()].to_string();
+    }
+    match field.kind {
+        kind if kind.contains("i64") => longs[chosen % longs.len()].to_string(),
+        kind if kind.contains("bool") => chosen.is_multiple_of(2).to_string(),
+        kind if kind.contains("f64") => ["NaN", "1e308", "-1", "0"][chosen % 4].to_owned(),
+        // Mostly what is there, so that the numbers are looked at.
+        _ if 100 <= chosen && field.name.to_lowercase().ends_with("topic") => "good".to_owned(),
+        _ if 100 <= chosen && field.name.to_lowercase().contains("group") => "g".to_owned(),
+        _ if 100 <= chosen && field.name.len() == 1 => "good".to_owned(),
+        _ => texts[chosen % texts.len()].to_owned(),
+    }
+}
+
+fn request(info: &RequestInfo, random: &mut Rng) -> Vec<u8> {
+    let mut fields = Vec::new();
+    for field in info.fields {
+        if !field.optional || random.bool() {
+            fields.push(format!(r#""{}":"{}""#, field.name, value(field, random)));
+        }
+    }
+    let version = [0, 315, 501, i32::MAX, i32::MIN][random.usize(..5)];
+    let header = format!(
+        r#"{{"code":{},"version":{version},"opaque":7,"extFields":{{{}}}}}"#,
+        info.code,
+        fields.join(",")
+    );
+    frame(&header, [&b""[..], b"{}", b"x"][random.usize(..3)])
+}
+
+/// Whether what was sent before has not ended the connection.
+fn goes_on(stream: &mut TcpStream) -> bool {
+    let last = format!(r#"{{"code":105,"opaque":{LAST},"extFields":{{"topic":"good"}}}}"#);
+    if stream.write_all(&frame(&last, b"")).is_err() {
+        return false;
+    }
+    while let Some(answer) = next_answer(stream) {
+        if answer["opaque"] == LAST {
+            return true;
+        }
+    }
+    false
+}
+
+#[test]
+fn whatever_numbers_a_request_brings_nobody_panics() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), 23_781, "");
+    let mut stream = connect(&server);
+    let mut random = Rng::with_seed(20_261_127);
+    for info in REQUESTS {
+        // What it is about may have been removed by the one before.
+        ask(&mut stream, &create_topic("good", ""));
+        for queue in [0, 0, 1] {
+            let keyed = r#""i":"KEYS\u0001key\u0002TAGS\u0001a\u0002","f":"0","m":"false""#;
+            assert_eq!(ask(&mut stream, &send_as("good", queue, keyed, b"x")).0, 0);
+        }
+        ask(&mut stream, &pull("g", "good", 0, 0));
+        for _ in 0..ROUNDS {
+            stream.write_all(&request(info, &mut random)).unwrap();
+            assert!(goes_on(&mut stream), "{} ended the connection", info.name);
+        }
+        let log = std::fs::read_to_string(dir.path().join("log")).unwrap();
+        assert!(!log.contains("panicked"), "{}: {log}", info.name);
+        // Nobody else has noticed. What is parked goes with its connection.
+        stream = connect(&server);
+        ask(&mut stream, &create_topic("good", ""));
+        assert_eq!(ask(&mut stream, &send_to("good")).0, 0, "after {}", info.name);
+    }
+}
+
+#[test]
+fn a_message_that_claims_any_number_of_tries_can_be_sent_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), 23_801, "");
+    let mut stream = connect(&server);
+    for tries in [i32::MAX, i32::MAX - 1, i32::MIN] {
+        let fields = format!(r#""i":"","f":"0","m":"false","j":"{tries}""#);
+        stream.write_all(&send_as("good", 0, &fields, b"x")).unwrap();
+        let id = answer(&mut stream)["extFields"]["msgId"].as_str().unwrap().to_owned();
+        let at = u64::from_str_radix(&id[id.len() - 16..], 16).unwrap();
+        let back = format!(
+            r#"{{"code":36,"opaque":1,"extFields":{{"offset":"{at}","group":"g","delayLevel":"0",
+                "maxReconsumeTimes":"{}"}}}}"#,
+            i32::MAX
+        );
+        assert_eq!(ask(&mut stream, &frame(&back, b"")).0, 0, "{tries}");
+    }
+}
