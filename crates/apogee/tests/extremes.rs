@@ -115,3 +115,18 @@ fn a_message_that_claims_any_number_of_tries_can_be_sent_back() {
         assert_eq!(ask(&mut stream, &frame(&back, b"")).0, 0, "{tries}");
     }
 }
+
+#[test]
+fn no_topic_or_group_gets_more_queues_than_a_view_can_list() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), 23_821, "");
+    let mut stream = connect(&server);
+    for (code, body) in [
+        (200, r#"{"groupName":"g","retryQueueNums":2147483647}"#),
+        (225, r#"{"groupConfigList":[{"groupName":"g","retryQueueNums":65537}]}"#),
+    ] {
+        let header = format!(r#"{{"code":{code},"opaque":1,"extFields":{{}}}}"#);
+        let (code, remark) = ask(&mut stream, &frame(&header, body.as_bytes()));
+        assert!(code == 29 && remark.contains("at most 65536"), "{code} {remark}");
+    }
+}

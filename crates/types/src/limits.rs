@@ -16,6 +16,10 @@ pub const PULL_BYTES_MAX: usize = FRAME_LEN_MAX - 64 * 1024;
 /// Queues that a route may state, to read and to write: 100 brokers with 1,024 of each fit.
 pub const ROUTE_QUEUES_MAX: u64 = 1 << 18;
 
+/// Queues of one topic, to read or to write. Upstream knows no bound; a queue is a directory of
+/// files, and views list each.
+pub const TOPIC_QUEUES_MAX: i32 = 65_536;
+
 /// Nesting of a JSON body.
 pub const JSON_DEPTH_MAX: usize = 64;
 

@@ -1,6 +1,7 @@
 //! Configuration of subscription groups: 200, 201, 207, 225, 352.
 
 use apogee_types::config::GroupConfig;
+use apogee_types::limits::TOPIC_QUEUES_MAX;
 use apogee_types::names;
 use apogee_wire::remoting::ResponseCode;
 use apogee_wire::remoting::bodies::SubscriptionGroupList;
@@ -37,9 +38,17 @@ fn create_list(call: &mut Call<'_>, _: UpdateAndCreateGroupList) -> Answer<Empty
 /// Creates or changes groups, all or none; acknowledged once the file has them.
 fn put(call: &Call<'_>, configs: Vec<GroupConfig>) -> Answer<Empty> {
     let broker = call.door.broker();
+    let invalid = |remark: String| Refusal::new(ResponseCode::INVALID_PARAMETER, remark);
     for config in &configs {
-        names::check_group(&config.group_name)
-            .map_err(|error| Refusal::new(ResponseCode::INVALID_PARAMETER, error.to_string()))?;
+        let group = &*config.group_name;
+        names::check_group(group).map_err(|error| invalid(error.to_string()))?;
+        // The retry topic gets as many.
+        let count = config.retry_queue_count;
+        if TOPIC_QUEUES_MAX < count {
+            let remark =
+                format!("{count} retry queues of group {group}: at most {TOPIC_QUEUES_MAX}");
+            return Err(invalid(remark));
+        }
     }
     let now = broker.clock.now_ms();
     let number = configs.into_iter().map(|config| broker.groups.put(config, now)).max();

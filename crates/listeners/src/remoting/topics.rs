@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use apogee_broker::{Broker, attributes};
 use apogee_types::config::{Perm, TopicConfig};
+use apogee_types::limits::TOPIC_QUEUES_MAX;
 use apogee_types::names;
 use apogee_wire::remoting::ResponseCode;
 use apogee_wire::remoting::bodies::{
@@ -68,8 +69,6 @@ fn put(call: &Call<'_>, mut configs: Vec<TopicConfig>) -> Answer<Empty> {
 }
 
 fn check(broker: &Broker, config: &TopicConfig) -> Result<(), Refusal> {
-    /// The most queues of any topic; upstream knows no bound, a queue is a directory of files.
-    const QUEUE_COUNT_MAX: i32 = 65_536;
     let topic = &*config.topic_name;
     let invalid = |remark: String| Refusal::new(ResponseCode::INVALID_PARAMETER, remark);
     names::check_topic(topic).map_err(|error| invalid(error.to_string()))?;
@@ -77,9 +76,9 @@ fn check(broker: &Broker, config: &TopicConfig) -> Result<(), Refusal> {
         return Err(conflict(topic));
     }
     for count in [config.read_queue_count, config.write_queue_count] {
-        if !(0..=QUEUE_COUNT_MAX).contains(&count) {
+        if !(0..=TOPIC_QUEUES_MAX).contains(&count) {
             let remark =
-                format!("topic[{topic}] cannot have {count} queues: 0 to {QUEUE_COUNT_MAX}");
+                format!("topic[{topic}] cannot have {count} queues: 0 to {TOPIC_QUEUES_MAX}");
             return Err(invalid(remark));
         }
     }
