@@ -31,7 +31,9 @@ fn at_bounds(pick: fn(&Key, Range) -> i64) -> String {
         [BrokerSettings::KEYS, StoreSettings::KEYS, NetSettings::KEYS, NamesrvSettings::KEYS];
     let numbers = tables.into_iter().flatten().filter_map(|key| Some((key, key.range?)));
     let numbers = numbers.filter(|(key, _)| !OTHERS.contains(&key.name));
-    numbers.map(|(key, range)| format!("{key}={}\n", pick(key, range))).collect()
+    let lines = numbers.map(|(key, range)| format!("{key}={}\n", pick(key, range)));
+    // At no hour: with nothing reserved the messages would be deleted before they are read.
+    lines.chain(["deleteWhen=;\n".to_owned()]).collect()
 }
 
 /// Messages are stored, found and counted off, the server does not spin, and it stops in order.
