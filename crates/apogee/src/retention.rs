@@ -101,7 +101,7 @@ mod tests {
         (0..3).for_each(|_| send());
         clock.0.store(SystemClock.now_ms() - HOUR, Ordering::Relaxed);
         (0..3).for_each(|_| send());
-        store.checkpoint_step().unwrap();
+        store.checkpoint_step(&mut |_| {}).unwrap();
         let settings = StoreSettings {
             delete_when: Hours(Vec::new()),
             disk_max_used_space_ratio: 95,

@@ -258,7 +258,7 @@ fn run_store_steps(
         steps.run("flush", move || {
             let pause = if flush(&flushing) { interval } else { FAILED_PAUSE };
             // What waited for room on the disk may have it now.
-            flushing.dispatch();
+            flushing.dispatch_left();
             pause
         })?;
     }
@@ -281,9 +281,7 @@ fn run_store_steps(
     let saving = Arc::clone(broker);
     let interval = Duration::from_millis(settings.flush_interval_consume_queue);
     steps.run("checkpoint", move || {
-        report(saving.store.checkpoint_step());
-        // Who came while it looked at the queues did not wait.
-        saving.dispatch();
+        report(saving.checkpoint_step());
         interval
     })
 }

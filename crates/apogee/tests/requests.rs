@@ -254,3 +254,25 @@ fn what_was_taken_before_the_limit_was_lowered_is_delivered_after_its_delay() {
         }
     }
 }
+
+#[test]
+fn what_nobody_waits_for_is_there_without_the_next_flush() {
+    let dir = tempfile::tempdir().unwrap();
+    let conf = "flushIntervalCommitLog=600000\nflushIntervalConsumeQueue=600000\n";
+    let server = Server::start(dir.path(), 23_851, conf);
+    let (mut sender, mut reader) = (connect(&server), connect(&server));
+    let is_there = |reader: &mut TcpStream, offset| {
+        let began = Instant::now();
+        while ask(reader, &pull("g", "t", 0, offset)).0 != 0 {
+            assert!(began.elapsed() < Duration::from_secs(10), "{offset} does not come");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    // A last message, and what ends its connection.
+    let bytes = [send("t", 0, b"x"), b"\x7f\xff\xff\xff\0\0\0\x02{}".to_vec()].concat();
+    sender.write_all(&bytes).unwrap();
+    is_there(&mut reader, 0);
+    let delayed = send_as("t", 0, r#""i":"DELAY\u00011","f":"0","m":"false""#, b"x");
+    assert_eq!(ask(&mut connect(&server), &delayed).0, 0);
+    is_there(&mut reader, 1);
+}

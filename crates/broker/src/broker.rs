@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
-use apogee_store::{Documents, Store};
+use apogee_store::{Arrival, Documents, Store};
 use apogee_types::config::{Perm, TopicConfig};
 use apogee_types::names;
 use apogee_types::properties::{self, name};
@@ -147,9 +147,21 @@ impl Broker {
 
     /// Brings what was stored and may be seen into the queues, and wakes who waits for it.
     pub fn dispatch(&self) {
-        self.store.dispatch(&mut |arrival| {
-            self.waiters.arrived(arrival.topic, arrival.queue, arrival.end, arrival.tags_codes);
-        });
+        self.store.dispatch(&mut |arrival| self.arrived(arrival));
+    }
+
+    /// As [`dispatch`](Self::dispatch), of what no sender will bring there; for services.
+    pub fn dispatch_left(&self) {
+        self.store.dispatch_left(&mut |arrival| self.arrived(arrival));
+    }
+
+    /// [`Store::checkpoint_step`].
+    pub fn checkpoint_step(&self) -> Result<(), apogee_store::Error> {
+        self.store.checkpoint_step(&mut |arrival| self.arrived(arrival))
+    }
+
+    fn arrived(&self, arrival: Arrival<'_>) {
+        self.waiters.arrived(arrival.topic, arrival.queue, arrival.end, arrival.tags_codes);
     }
 
     /// What is to be done every few seconds; cheap when there is nothing.

@@ -122,12 +122,17 @@ impl Broker {
         if self.identity.is_slave() {
             return pause_ms;
         }
+        let delivered = || self.delays.progress.lock().iter().sum::<u64>();
+        let before = delivered();
         for level in 1..=self.delays.levels.max() {
             let level_ms = self.deliver_level(level).unwrap_or_else(|error| {
                 tracing::error!(level, %error, "delayed messages of this level still wait");
                 Some(PAUSE_MS)
             });
             pause_ms = pause_ms.min(level_ms.unwrap_or(pause_ms));
+        }
+        if delivered() != before {
+            self.dispatch();
         }
         pause_ms
     }

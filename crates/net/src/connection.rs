@@ -152,8 +152,10 @@ impl Pump<'_> {
             let is_prompt = self.output.is_empty();
             let mut is_more = true;
             while is_more {
-                is_more = self.take_frames(session)?;
+                let taken = self.take_frames(session);
+                // What came before a frame that ends the connection counts.
                 session.after_batch(&mut self.output);
+                is_more = taken?;
                 if !self.output.is_empty() {
                     let is_little = self.output.len() < MUCH_LEN_MIN;
                     if let Err(closed) = self.write().await {

@@ -184,11 +184,16 @@ impl Node {
         let mut steps = JoinSet::new();
         let (flushing, interval) = (Arc::clone(broker), self.settings.flush_interval);
         self.every(&mut steps, move || {
-            if flushing.store.flush_step().is_ok() {
-                flushing.dispatch();
+            let is_flushed = flushing.store.flush_step().is_ok();
+            if flushing.store.flushes_synchronously() {
+                if is_flushed {
+                    flushing.dispatch();
+                }
+                // What the device takes.
+                return interval / 20;
             }
-            // With synchronous flush this is what the device takes.
-            if flushing.store.flushes_synchronously() { interval / 20 } else { interval }
+            flushing.dispatch_left();
+            interval
         });
         let preparing = Arc::clone(broker);
         self.every(&mut steps, move || match preparing.store.prepare_step() {
@@ -203,7 +208,7 @@ impl Node {
         });
         let saving = Arc::clone(broker);
         self.every(&mut steps, move || {
-            let _ = saving.store.checkpoint_step();
+            let _ = saving.checkpoint_step();
             Duration::from_secs(1)
         });
         let delaying = Arc::clone(broker);

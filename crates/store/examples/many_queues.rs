@@ -32,7 +32,7 @@ fn main() {
     }
     report(what, start);
     let start = Instant::now();
-    store.checkpoint_step().unwrap();
+    store.checkpoint_step(&mut |_| {}).unwrap();
     report("checkpoint", start);
     if end == "close" {
         let start = Instant::now();

@@ -324,6 +324,11 @@ impl CommitLog {
         self.has_entries.store(!tail.entries.is_empty(), Ordering::Release);
     }
 
+    /// Entries that wait for their dispatch.
+    pub(crate) fn entry_count(&self) -> usize {
+        self.tail.lock().entries.len()
+    }
+
     /// Records that were put since the start, and their bytes.
     pub(crate) fn put_totals(&self) -> (u64, u64) {
         let tail = self.tail.lock();

@@ -9,10 +9,11 @@ use apogee_types::{LogOffset, Message, Millis, QueueOffset, names, properties};
 use crate::checkpoint::{Checkpoint, IndexMark};
 use crate::commit_log::CommitLog;
 use crate::consume_queue::ConsumeQueue;
+use crate::dispatch::Dispatched;
 use crate::error::Error;
 use crate::queue_ends::{Had, QueueEnds};
 use crate::read::Unit;
-use crate::store::{Dispatched, Recovery, Store};
+use crate::store::{Recovery, Store};
 use crate::walk::{Batch, Found, SECTOR_LEN, Walked, batches, next};
 
 /// The checkpoint, if it speaks of this log: where it says that a record starts, one does. With
@@ -149,7 +150,7 @@ pub(crate) fn recover(
     if let Some(index) = &store.index {
         index.truncate(end)?;
     }
-    store.dispatching.lock().newest = scanned.newest;
+    store.dispatching.state.lock().newest = scanned.newest;
     store.log.start_at(end.0, scanned.last_ms)?;
     Ok(recovery)
 }

@@ -74,7 +74,7 @@ impl Store {
             log_end: self.log.end(),
             log_visible: self.log.visible(),
             log_flushed: self.log.flushed.get(),
-            log_dispatched: LogOffset(self.dispatched.load(Ordering::Relaxed)),
+            log_dispatched: LogOffset(self.dispatching.end.load(Ordering::Relaxed)),
             put_count,
             put_bytes,
             read_count: self.read_count(),

@@ -14,9 +14,10 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::checkpoint::{Checkpoint, CheckpointFile, IndexMark};
-use crate::commit_log::{CommitLog, Entry};
+use crate::commit_log::CommitLog;
 use crate::consume_queue::ConsumeQueue;
 use crate::disk::Disk;
+use crate::dispatch::{Arrival, Dispatching};
 use crate::error::{AppendError, Error};
 use crate::index::{Index, KeyHashes, TopicHash};
 use crate::queue_ends::QueueEnds;
@@ -87,17 +88,6 @@ pub struct Batch {
     pub places: Vec<LogOffset>,
 }
 
-/// A queue has grown.
-#[derive(Debug, Clone, Copy)]
-pub struct Arrival<'a> {
-    pub topic: &'a str,
-    pub queue: QueueId,
-    /// The queue's end now.
-    pub end: QueueOffset,
-    /// Tag codes of what came.
-    pub tags_codes: &'a [i64],
-}
-
 /// A store that is open. Dropping it without [`close`](Self::close) is as a crash.
 pub struct Store {
     pub(crate) settings: Settings,
@@ -106,12 +96,9 @@ pub struct Store {
     pub(crate) queues: Queues,
     pub(crate) index: Option<Index>,
     pub(crate) checkpoint: CheckpointFile,
-    /// Entries that are being brought into queues and index; one dispatch at a time.
-    pub(crate) dispatching: Mutex<Dispatch>,
+    pub(crate) dispatching: Dispatching,
     /// Queues with units that are not on the device.
     dirty: Mutex<Vec<Arc<ConsumeQueue>>>,
-    /// Mirrors whether [`Dispatch::stuck`] is set.
-    is_stuck: AtomicBool,
     /// The disk is fuller than `diskSpaceWarningLevelRatio` allows.
     is_over_limit: AtomicBool,
     /// The device did not take queues, index or checkpoint once.
@@ -121,29 +108,9 @@ pub struct Store {
     pub(crate) is_uncleaned: AtomicBool,
     /// Runs of retention that are to delete whatever the hour.
     pub(crate) deletions_asked: AtomicU32,
-    /// Mirrors the end of [`Dispatch::newest`].
-    pub(crate) dispatched: AtomicU64,
     pub(crate) read_count: AtomicU64,
     recovery: Recovery,
     _lock: Box<dyn Send + Sync>,
-}
-
-#[derive(Default)]
-pub(crate) struct Dispatch {
-    batch: Vec<Entry>,
-    /// Why the first entry of the batch did not get into its queue or the index. It is tried again;
-    /// those that follow wait, so that no reader passes it over, and no more messages are taken.
-    stuck: Option<AppendError>,
-    /// The newest record that was dispatched, and all before it: what a checkpoint may say once
-    /// queues and index are flushed.
-    pub(crate) newest: Option<Dispatched>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Dispatched {
-    pub at: LogOffset,
-    pub end: LogOffset,
-    pub stored_ms: Millis,
 }
 
 /// How much of the log was read at the start.
@@ -201,15 +168,13 @@ impl Store {
             queues,
             index,
             checkpoint,
-            dispatching: Mutex::default(),
+            dispatching: Dispatching::default(),
             dirty: Mutex::default(),
-            is_stuck: AtomicBool::new(false),
             is_over_limit: AtomicBool::new(false),
             has_failed_checkpoint: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
             is_uncleaned: AtomicBool::new(false),
             deletions_asked: AtomicU32::new(0),
-            dispatched: AtomicU64::new(0),
             read_count: AtomicU64::new(0),
             recovery: Recovery::default(),
             _lock: lock,
@@ -224,9 +189,9 @@ impl Store {
         }
         let at_start = AtStart { was_unclean, had_checkpoint, has_mended: !damaged.is_empty() };
         store.recovery = recovery::recover(&store, &known, &at_start)?;
-        store.mirror(&store.dispatching.lock());
+        store.dispatching.mirror(&store.dispatching.state.lock());
         // So that a crash does not begin where the last one did, or know only what Apache noted.
-        store.save_checkpoint(true)?;
+        store.save_checkpoint(true, &mut |_| {})?;
         store.disk.remove(&rebuilding).map_err(Error::io(&rebuilding))?;
         QueueEnds::remove(&*store.disk, &store.settings.root)?;
         Ok(store)
@@ -283,82 +248,6 @@ impl Store {
         let keys = |message: &Message<'_>| self.key_hashes(&queue, message);
         let keys = messages.iter().map(keys).collect();
         self.log.append_batch(messages, &queue, keys)
-    }
-
-    /// Brings what was appended and may be seen into the queues and the index, and reports what
-    /// arrived. Cheap when there is nothing.
-    pub fn dispatch(&self, arrived: &mut dyn FnMut(Arrival<'_>)) {
-        // One at a time; who comes second finds its entries dispatched by the first, or comes
-        // again: the first one looks once more after it is done.
-        while self.log.has_entries() || self.is_stuck.load(Ordering::Acquire) {
-            let Some(mut dispatch) = self.dispatching.try_lock() else { return };
-            let mut batch = std::mem::take(&mut dispatch.batch);
-            self.log.take_entries(&mut batch);
-            if batch.is_empty() {
-                dispatch.batch = batch;
-                return;
-            }
-            let done = self.enqueue_all(&batch, &mut dispatch);
-            for entry in &batch[..done] {
-                let (queue, tags_codes) = (&entry.queue, [entry.tags_code]);
-                let (topic, end) = (&*queue.topic, queue.bounds().end);
-                arrived(Arrival { topic, queue: queue.id, end, tags_codes: &tags_codes });
-            }
-            batch.drain(..done);
-            dispatch.batch = batch;
-            self.mirror(&dispatch);
-            let is_stuck = dispatch.stuck.is_some();
-            self.is_stuck.store(is_stuck, Ordering::Release);
-            if is_stuck {
-                return;
-            }
-        }
-    }
-
-    pub(crate) fn mirror(&self, dispatch: &Dispatch) {
-        let end = dispatch.newest.map_or(0, |newest| newest.end.0);
-        self.dispatched.store(end, Ordering::Relaxed);
-    }
-
-    /// Brings entries into their queues and the index, up to the first that does not get there;
-    /// how many did.
-    fn enqueue_all(&self, batch: &[Entry], dispatch: &mut Dispatch) -> usize {
-        for (done, entry) in batch.iter().enumerate() {
-            let queue = &entry.queue;
-            if let Err(error) = self.enqueue(entry) {
-                if dispatch.stuck.is_none() {
-                    tracing::error!(topic = &*queue.topic, queue = %queue.id, %error,
-                        "messages in the log wait for their queue, no more are taken until it \
-                         takes them");
-                }
-                dispatch.stuck = Some(error.into());
-                return done;
-            }
-            dispatch.newest = Some(entry.into());
-        }
-        if dispatch.stuck.take().is_some() {
-            tracing::info!("the queues take messages again");
-        }
-        batch.len()
-    }
-
-    /// Brings one entry into its queue and the index; what is there already stays.
-    fn enqueue(&self, entry: &Entry) -> Result<(), Error> {
-        let queue = &entry.queue;
-        let unit = Unit { at: entry.at, len: entry.len, tags_code: entry.tags_code };
-        self.mark_dirty(queue);
-        queue.append(entry.queue_offset, &unit)?;
-        self.put_keys(entry.at, entry.stored_ms, &entry.keys)
-    }
-
-    /// Brings the keys of one record into the index.
-    pub(crate) fn put_keys(
-        &self,
-        at: LogOffset,
-        stored_ms: Millis,
-        keys: &KeyHashes,
-    ) -> Result<(), Error> {
-        self.index.as_ref().map_or(Ok(()), |index| index.put(keys, at, stored_ms))
     }
 
     /// Sees to it that the next checkpoint brings the queue to the device.
@@ -425,13 +314,15 @@ impl Store {
     /// Brings queues to the device, then says so in the checkpoint, when enough has come since the
     /// last time; what is flushed must be asked of the file system before it is written again. The
     /// index, whose changes lie scattered, follows when more has come or nothing comes any more.
-    pub fn checkpoint_step(&self) -> Result<(), Error> {
+    /// Who appends while it looks at the queues does not wait: that is dispatched here, and
+    /// `arrived` told.
+    pub fn checkpoint_step(&self, arrived: &mut dyn FnMut(Arrival<'_>)) -> Result<(), Error> {
         /// Log that is read again for queues and index after a crash: a second or less.
         const QUEUES_BEHIND_MAX: u64 = 128 << 20;
         const QUEUES_BEHIND_MS_MAX: Millis = 10_000;
         const INDEX_BEHIND_MAX: u64 = 256 << 20;
         let known = self.checkpoint.load();
-        let Some(newest) = self.dispatching.lock().newest else { return Ok(()) };
+        let Some(newest) = self.dispatching.state.lock().newest else { return Ok(()) };
         let is_idle = newest.at == known.queues_at;
         if is_idle && (self.index.is_none() || newest.end == known.index.end) {
             return Ok(());
@@ -441,22 +332,33 @@ impl Store {
             || !(0..QUEUES_BEHIND_MS_MAX).contains(&(self.log.now_ms() - known.queues_ms));
         let has_index_mark = known.index.end != LogOffset(0);
         let is_index_due = !has_index_mark || known.index.end.plus(INDEX_BEHIND_MAX) <= newest.end;
-        if is_idle || is_due { self.save_checkpoint(is_idle || is_index_due) } else { Ok(()) }
+        if !is_idle && !is_due {
+            return Ok(());
+        }
+        self.save_checkpoint(is_idle || is_index_due, arrived)
     }
 
     /// A failure is final, as one of the log is: what the device lost of queues and index cannot
     /// be told. The checkpoint stays where it is, and the next start builds them from there on.
-    fn save_checkpoint(&self, with_index: bool) -> Result<(), Error> {
+    fn save_checkpoint(
+        &self,
+        with_index: bool,
+        arrived: &mut dyn FnMut(Arrival<'_>),
+    ) -> Result<(), Error> {
         if self.has_failed_checkpoint.load(Ordering::Relaxed) {
             return Ok(());
         }
-        self.try_checkpoint(with_index).inspect_err(|error| {
+        self.try_checkpoint(with_index, arrived).inspect_err(|error| {
             tracing::error!(%error, "no checkpoints any more: the next start will take longer");
             self.has_failed_checkpoint.store(true, Ordering::Relaxed);
         })
     }
 
-    fn try_checkpoint(&self, with_index: bool) -> Result<(), Error> {
+    fn try_checkpoint(
+        &self,
+        with_index: bool,
+        arrived: &mut dyn FnMut(Arrival<'_>),
+    ) -> Result<(), Error> {
         let mut known = self.checkpoint.load();
         let settles = |index: &&Index| with_index && index.settle().is_ok();
         // Most of it without the lock.
@@ -464,7 +366,7 @@ impl Store {
         let (newest, index_mark, dirty) = {
             // Between two batches of entries, so that the mark does not cut through a record's,
             // and no queue is marked whose unit is still to come.
-            let dispatch = self.dispatching.lock();
+            let dispatch = self.dispatching.state.lock();
             let Some(newest) = dispatch.newest else { return Ok(()) };
             // Of an entry that is stuck some keys may be there, which a mark would take for all.
             let index = index.filter(|it| dispatch.stuck.is_none() && settles(it));
@@ -472,6 +374,7 @@ impl Store {
             dirty.iter().for_each(|queue| queue.is_dirty.store(false, Ordering::Relaxed));
             (newest, index.map(|index| index.mark(newest.end)), dirty)
         };
+        self.dispatch_left(arrived);
         self.queues.flush(&dirty)?;
         // A checkpoint must not speak of records that the device may lose.
         self.log.flush()?;
@@ -499,12 +402,12 @@ impl Store {
         self.log.refuse("the store is being closed".to_owned());
         self.log.flush()?;
         self.dispatch(&mut |_| {});
-        self.save_checkpoint(true)?;
+        self.save_checkpoint(true, &mut |_| {})?;
         let has_failed_checkpoint = self.has_failed_checkpoint.load(Ordering::Acquire);
         // Else the checkpoint says nothing of what the index has, nor does the device of it.
         let is_settled = self.index.as_ref().is_none_or(|index| index.settle().is_ok());
         let is_kept = !has_failed_checkpoint && is_settled && self.log.check_device().is_ok();
-        if !is_kept || self.is_stuck.load(Ordering::Acquire) {
+        if !is_kept || self.dispatching.is_stuck.load(Ordering::Acquire) {
             return Ok(());
         }
         self.log.drop_unused()?;
@@ -714,8 +617,8 @@ impl Store {
     }
 
     fn check_room(&self) -> Result<(), AppendError> {
-        if self.is_stuck.load(Ordering::Relaxed)
-            && let Some(error) = &self.dispatching.lock().stuck
+        if self.dispatching.is_stuck.load(Ordering::Relaxed)
+            && let Some(error) = &self.dispatching.state.lock().stuck
         {
             // This one is final.
             self.log.check_device()?;
@@ -742,13 +645,6 @@ impl Store {
     fn time_of(&self, queue: &ConsumeQueue, offset: QueueOffset) -> Result<Option<Millis>, Error> {
         let record = queue.unit(offset)?.and_then(|unit| self.log.slice(&unit));
         Ok(record.and_then(|record| Some(Record::parse(&record).ok()?.stored_ms)))
-    }
-}
-
-impl From<&Entry> for Dispatched {
-    fn from(entry: &Entry) -> Self {
-        let end = entry.at.plus(u64::from(entry.len));
-        Self { at: entry.at, end, stored_ms: entry.stored_ms }
     }
 }
 

@@ -109,7 +109,7 @@ fn a_crash_within_what_the_checkpoint_vouches_for_is_damage_and_not_the_end() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
     let sent: Vec<_> = (0..COUNT).map(|number| send(&store, number)).collect();
-    store.checkpoint_step().unwrap();
+    store.checkpoint_step(&mut |_| {}).unwrap();
     drop(store);
     let filled = Filled { dir, sent };
     let broken = COUNT - 20;
@@ -550,11 +550,11 @@ fn a_checkpoint_may_be_stale_or_of_another_log() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
     let mut sent: Vec<_> = (0..200).map(|number| send(&store, number)).collect();
-    store.checkpoint_step().unwrap();
-    store.checkpoint_step().unwrap();
+    store.checkpoint_step(&mut |_| {}).unwrap();
+    store.checkpoint_step(&mut |_| {}).unwrap();
     let stale = std::fs::read(dir.path().join("checkpoint")).unwrap();
     sent.extend((200..COUNT).map(|number| send(&store, number)));
-    store.checkpoint_step().unwrap();
+    store.checkpoint_step(&mut |_| {}).unwrap();
     drop(store);
     loses_nothing(Filled { dir, sent }, |it| {
         std::fs::write(it.path("checkpoint"), &stale).unwrap()
@@ -629,7 +629,7 @@ fn queues_whose_records_are_too_old_keep_their_end() {
         (0..COUNT).map(|number| send(&store, number)).rfind(|it| it.topic == "topic0").unwrap();
     let others = (0..3 * COUNT).filter(|number| number % 3 != 0);
     others.for_each(|number| drop(send(&store, number)));
-    store.checkpoint_step().unwrap();
+    store.checkpoint_step(&mut |_| {}).unwrap();
     store.delete_older(i64::MAX, 100).unwrap();
     assert!(idle.at < store.log_min());
     let end = idle.offset.plus(1);
@@ -787,7 +787,7 @@ fn a_message_that_did_not_get_into_its_queue_gets_there_at_the_next_start() {
     }
     let lost = sent.last().unwrap();
     assert_eq!(store.unit(&lost.topic, lost.queue, lost.offset).unwrap(), None);
-    store.checkpoint_step().unwrap();
+    store.checkpoint_step(&mut |_| {}).unwrap();
     store.close().unwrap();
     drop(store);
     let store = open(dir.path());
@@ -815,8 +815,8 @@ fn after_a_crash_the_log_is_read_from_the_checkpoint_on() {
     let store = open(dir.path());
     let mut sent: Vec<_> = (0..COUNT).map(|number| send(&store, number)).collect();
     // The second one finds nothing new and brings the index to the device too.
-    store.checkpoint_step().unwrap();
-    store.checkpoint_step().unwrap();
+    store.checkpoint_step(&mut |_| {}).unwrap();
+    store.checkpoint_step(&mut |_| {}).unwrap();
     let noted = sent.last().unwrap().at;
     sent.extend((COUNT..COUNT + 300).map(|number| send(&store, number)));
     drop(store);
@@ -838,7 +838,7 @@ fn the_checkpoint_goes_on_while_messages_come() {
     let store = open(dir.path());
     // Nobody flushes the log between a message and the checkpoint.
     let last = (0..COUNT).map(|number| send(&store, number)).last().unwrap();
-    store.checkpoint_step().unwrap();
+    store.checkpoint_step(&mut |_| {}).unwrap();
     drop(store);
     let checkpoint = std::fs::read(dir.path().join("checkpoint")).unwrap();
     let queues_at = u64::from_be_bytes(checkpoint[40..48].try_into().unwrap());
@@ -852,8 +852,8 @@ fn a_crash_that_tore_the_index_after_the_checkpoint_costs_no_key() {
         let store = open(dir.path());
         // So many that the last file is half full.
         let mut sent: Vec<_> = (0..COUNT + 100).map(|number| send(&store, number)).collect();
-        store.checkpoint_step().unwrap();
-        store.checkpoint_step().unwrap();
+        store.checkpoint_step(&mut |_| {}).unwrap();
+        store.checkpoint_step(&mut |_| {}).unwrap();
         let path = files(&dir.path().join("index")).pop().unwrap();
         let noted = std::fs::read(&path).unwrap();
         sent.extend((COUNT + 100..COUNT + 130).map(|number| send(&store, number)));

@@ -221,7 +221,7 @@ impl History {
             if round % 16 == 0 {
                 self.look(store);
                 self.pass_time(11_000);
-                self.try_to(store, Store::checkpoint_step);
+                self.try_to(store, |store| store.checkpoint_step(&mut |_| {}));
             }
         }
         self.send_batch(store);
@@ -253,13 +253,13 @@ impl History {
         }
         self.look(store);
         self.pass_time(11_000);
-        self.try_to(store, Store::checkpoint_step);
+        self.try_to(store, |store| store.checkpoint_step(&mut |_| {}));
         self.rest(store);
         // Of one queue only.
         self.send(store);
         self.rest(store);
         self.pass_time(11_000);
-        self.try_to(store, Store::checkpoint_step);
+        self.try_to(store, |store| store.checkpoint_step(&mut |_| {}));
         self.grow_a_little(store);
     }
 

@@ -166,7 +166,7 @@ impl History {
             14..16 => drop(self.may_fail(store.flush_step())),
             16 => drop(self.may_fail(store.prepare_step())),
             17 => {
-                self.may_fail(store.checkpoint_step());
+                self.may_fail(store.checkpoint_step(&mut |_| {}));
             }
             18 => self.disk.write_back(),
             21 => self.delete(store),

@@ -93,7 +93,7 @@ fn what_the_checkpoint_vouches_for_is_not_taken_for_torn_after_a_crash() {
     let odd = [send_odd(&store, 1100), send_odd(&store, 1100)];
     sent.extend(odd.iter().map(|(sent, _)| sent.clone()));
     // It names the last one.
-    store.checkpoint_step().unwrap();
+    store.checkpoint_step(&mut |_| {}).unwrap();
     sent.extend((1..4).map(|number| send(&store, number)));
     drop(store);
     let filled = Filled { dir, sent };

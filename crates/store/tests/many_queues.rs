@@ -82,7 +82,7 @@ fn more_queues_are_served_than_are_open_after_a_stop_and_a_kill_as_well() {
     for _ in 0..ROUNDS - 2 {
         send_round(&store);
     }
-    store.checkpoint_step().unwrap();
+    store.checkpoint_step(&mut |_| {}).unwrap();
     check(&store, root, ROUNDS - 2);
     store.close().unwrap();
     drop(store);
@@ -91,7 +91,7 @@ fn more_queues_are_served_than_are_open_after_a_stop_and_a_kill_as_well() {
     check_open(&store, root);
     check(&store, root, ROUNDS - 2);
     send_round(&store);
-    store.checkpoint_step().unwrap();
+    store.checkpoint_step(&mut |_| {}).unwrap();
     send_round(&store);
     // As by a kill, after the checkpoint.
     drop(store);

@@ -92,7 +92,7 @@ fn a_full_disk_does_not_ask_for_times() {
     // Before a checkpoint, only the log tells where its queues end.
     assert_eq!(store.delete_older(Millis::MAX, 10).unwrap(), 0);
     clock.0.store(NOW, Ordering::Relaxed);
-    store.checkpoint_step().unwrap();
+    store.checkpoint_step(&mut |_| {}).unwrap();
     assert_eq!(store.delete_older(NOW, 10).unwrap(), 0);
     assert_eq!(store.delete_older(Millis::MAX, 10).unwrap(), 3);
 }
@@ -148,7 +148,7 @@ fn of_unused_topics_those_go_that_have_no_message_left() {
     send_to("full");
     let all = &|topic: &str| topic != "used";
     assert!(store.remove_unused(all).unwrap().is_empty(), "all have messages");
-    store.checkpoint_step().unwrap();
+    store.checkpoint_step(&mut |_| {}).unwrap();
     assert_eq!(store.delete_older(Millis::MAX, 1).unwrap(), 1);
     // Made by somebody just as it was about to go.
     let asked = std::sync::Mutex::new(std::collections::BTreeSet::new());

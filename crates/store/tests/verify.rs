@@ -378,7 +378,7 @@ fn a_queue_whose_messages_are_too_old_keeps_its_end_in_a_repair() {
     sent.extend((0..COUNT).map(|number| send(&store, 1 + 3 * number)));
     let last_of = |topic: &str| sent.iter().rfind(|it| it.topic == topic).unwrap();
     let end = last_of("topic0").end.0;
-    store.checkpoint_step().unwrap();
+    store.checkpoint_step(&mut |_| {}).unwrap();
     while store.log_min().0 < end {
         assert_eq!(store.delete_older(i64::MAX, 1).unwrap(), 1);
     }
@@ -419,7 +419,7 @@ fn while_a_store_runs_its_checkpoint_vouches_for_the_whole_index() {
     let dir = tempfile::tempdir().unwrap();
     let store = common::open(dir.path());
     (0..COUNT).for_each(|number| drop(send(&store, number)));
-    store.checkpoint_step().unwrap();
+    store.checkpoint_step(&mut |_| {}).unwrap();
     let last = (0..COUNT).map(|number| send(&store, number)).last().unwrap();
     store.prepare_step().unwrap();
     // As by kill -9.
