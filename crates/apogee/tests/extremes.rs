@@ -56,18 +56,18 @@ fn request(info: &RequestInfo, random: &mut Rng) -> Vec<u8> {
     frame(&header, [&b""[..], b"{}", b"x"][random.usize(..3)])
 }
 
-/// Whether what was sent before has not ended the connection.
-fn goes_on(stream: &mut TcpStream) -> bool {
+/// The answers to what was sent before; `None` if that has ended the connection.
+fn answers(stream: &mut TcpStream) -> Option<Vec<serde_json::Value>> {
     let last = format!(r#"{{"code":105,"opaque":{LAST},"extFields":{{"topic":"good"}}}}"#);
-    if stream.write_all(&frame(&last, b"")).is_err() {
-        return false;
-    }
-    while let Some(answer) = next_answer(stream) {
+    stream.write_all(&frame(&last, b"")).ok()?;
+    let mut answers = Vec::new();
+    loop {
+        let answer = next_answer(stream)?;
         if answer["opaque"] == LAST {
-            return true;
+            return Some(answers);
         }
+        answers.push(answer);
     }
-    false
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn whatever_numbers_a_request_brings_nobody_panics() {
         ask(&mut stream, &pull("g", "good", 0, 0));
         for _ in 0..ROUNDS {
             stream.write_all(&request(info, &mut random)).unwrap();
-            assert!(goes_on(&mut stream), "{} ended the connection", info.name);
+            assert!(answers(&mut stream).is_some(), "{} ended the connection", info.name);
         }
         let log = std::fs::read_to_string(dir.path().join("log")).unwrap();
         assert!(!log.contains("panicked"), "{}: {log}", info.name);
@@ -94,6 +94,125 @@ fn whatever_numbers_a_request_brings_nobody_panics() {
         stream = connect(&server);
         ask(&mut stream, &create_topic("good", ""));
         assert_eq!(ask(&mut stream, &send_to("good")).0, 0, "after {}", info.name);
+    }
+}
+
+/// Requests whose numbers are in their bodies: code, fields and body; `#` is a number.
+const BODIES: &[(i32, &str, &str)] = &[
+    (
+        34,
+        "",
+        r#"{"clientID":"c","heartbeatFingerprint":#,"withoutSub":false,"producerDataSet":[],
+            "consumerDataSet":[{"groupName":"g","consumeType":"CONSUME_PASSIVELY",
+            "messageModel":"CLUSTERING","consumeFromWhere":"CONSUME_FROM_LAST_OFFSET",
+            "subscriptionDataSet":[{"topic":"good","subString":"a","expressionType":"TAG",
+            "tagsSet":["a"],"codeSet":[#],"subVersion":#}]}]}"#,
+    ),
+    (
+        46,
+        "",
+        r#"{"clientId":"c","group":"g","subscriptionData":{"topic":"good","subString":"*",
+            "expressionType":"TAG","codeSet":[#],"subVersion":#}}"#,
+    ),
+    (41, "", r#"{"clientId":"c","consumerGroup":"g","mqSet":[{"topic":"good","queueId":#}]}"#),
+    (42, "", r#"{"clientId":"c","consumerGroup":"g","mqSet":[{"topic":"good","queueId":#}]}"#),
+    (
+        18,
+        "",
+        r#"{"topicConfigList":[{"topicName":"good","readQueueNums":#,"writeQueueNums":#,"perm":#,
+            "topicSysFlag":#}]}"#,
+    ),
+    (
+        200,
+        "",
+        r#"{"groupName":"g","retryMaxTimes":#,"retryQueueNums":#,"brokerId":#,"groupSysFlag":#,
+            "whichBrokerWhenConsumeSlowly":#,"consumeTimeoutMinute":#}"#,
+    ),
+    (
+        103,
+        r##""brokerName":"x","brokerAddr":"127.0.0.1:1","clusterName":"x","haServerAddr":"",
+           "brokerId":"#","bodyCrc32":"0""##,
+        r#"{"topicConfigSerializeWrapper":{"dataVersion":{"counter":#,"stateVersion":#,
+            "timestamp":#},"topicConfigTable":{"good":{"topicName":"good","readQueueNums":#,
+            "writeQueueNums":#,"perm":#,"topicSysFlag":#}}},"filterServerList":[]}"#,
+    ),
+    (
+        322,
+        r##""brokerName":"x","brokerAddr":"127.0.0.1:1","clusterName":"x","brokerId":"#""##,
+        r##"{"counter":#,"stateVersion":#,"timestamp":#}"##,
+    ),
+    (
+        217,
+        r#""topic":"good""#,
+        r#"{"queueDatas":[{"brokerName":"x","readQueueNums":#,"writeQueueNums":#,"perm":#,
+            "topicSysFlag":#}],"brokerDatas":[]}"#,
+    ),
+];
+
+/// What shows all that was put: routes, brokers, tables, statistics.
+const VIEWS: &[(i32, &str)] = &[
+    (105, r#""topic":"good""#),
+    (106, ""),
+    (28, ""),
+    (21, ""),
+    (201, ""),
+    (202, r#""topic":"good""#),
+    (203, r#""consumerGroup":"g""#),
+    (208, r#""consumerGroup":"g","topic":"good""#),
+    (300, r#""topic":"good""#),
+    (904, r#""brokerName":"x","brokerAddr":"127.0.0.1:1","clusterName":"x""#),
+];
+
+#[test]
+fn whatever_numbers_a_body_brings_nobody_panics() {
+    let numbers = [
+        "-9223372036854775808",
+        "9223372036854775807",
+        "-2147483648",
+        "2147483647",
+        "-1",
+        "0",
+        "6",
+        "65537",
+        "1e308",
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), 23_871, "");
+    let mut stream = connect(&server);
+    let mut random = Rng::with_seed(20_261_128);
+    for (code, fields, body) in BODIES {
+        let mut filled = |text: &str| {
+            let parts: Vec<_> = text.split('#').collect();
+            let mut filled = parts[0].to_owned();
+            for part in &parts[1..] {
+                // Mostly what is taken, so that what comes after it is looked at.
+                let chosen = random.usize(..2 * numbers.len());
+                filled += numbers.get(chosen).unwrap_or(&"4");
+                filled += part;
+            }
+            filled
+        };
+        let mut taken = 0;
+        for _ in 0..ROUNDS {
+            let header =
+                format!(r#"{{"code":{code},"opaque":7,"extFields":{{{}}}}}"#, filled(fields));
+            let mut bytes = frame(&header, filled(body).as_bytes());
+            for (code, fields) in VIEWS {
+                let view = format!(r#"{{"code":{code},"opaque":8,"extFields":{{{fields}}}}}"#);
+                bytes.append(&mut frame(&view, b""));
+            }
+            bytes.append(&mut pull("g", "good", 0, 0));
+            bytes.append(&mut send_to("good"));
+            stream.write_all(&bytes).unwrap();
+            let answers = answers(&mut stream);
+            let answers = answers.unwrap_or_else(|| panic!("{code} ended the connection"));
+            taken += answers.iter().filter(|it| it["opaque"] == 7 && it["code"] == 0).count();
+        }
+        assert!(ROUNDS / 50 < taken, "{code} was taken {taken} times");
+        let log = std::fs::read_to_string(dir.path().join("log")).unwrap();
+        assert!(!log.contains("panicked"), "{code}: {log}");
+        ask(&mut stream, &create_topic("good", ""));
+        assert_eq!(ask(&mut stream, &send_to("good")).0, 0, "after {code}");
     }
 }
 
