@@ -322,7 +322,10 @@ impl Store {
         const QUEUES_BEHIND_MS_MAX: Millis = 10_000;
         const INDEX_BEHIND_MAX: u64 = 256 << 20;
         let known = self.checkpoint.load();
-        let Some(newest) = self.dispatching.state.lock().newest else { return Ok(()) };
+        let newest = self.dispatching.state.lock().newest;
+        // Who came just then did not wait.
+        self.dispatch_left(arrived);
+        let Some(newest) = newest else { return Ok(()) };
         let is_idle = newest.at == known.queues_at;
         if is_idle && (self.index.is_none() || newest.end == known.index.end) {
             return Ok(());
