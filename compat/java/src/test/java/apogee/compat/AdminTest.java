@@ -27,7 +27,9 @@ class AdminTest extends Clients {
         assertEquals(0, found.getMinQueueIndex());
         assertEquals(List.of(98L, 99L), found.getQueueData().stream().map(it -> it.getTagsCode()).toList());
         var first = found.getQueueData().get(0);
-        assertEquals(first.getPhysicOffset() + first.getPhysicSize(), found.getQueueData().get(1).getPhysicOffset());
+        // Not always next to each other: what an earlier test sent may be delivered again between them.
+        long end = first.getPhysicOffset() + first.getPhysicSize();
+        assertTrue(end <= found.getQueueData().get(1).getPhysicOffset(), () -> found.getQueueData().toString());
         assertEquals(1, admin().queryConsumeQueue(broker, topic, 0, 1, 1, null).getQueueData().size());
         assertEquals("nobody@" + topic + " is not online!",
             admin().queryConsumeQueue(broker, topic, 0, 0, 1, "nobody").getFilterData());
